@@ -84,10 +84,10 @@ class Threshold:
                 f"threshold {self.value:.6g}, the imported model's own: its false-reject rate is unknown. "
                 "To set one with a known rate, import with --threshold-data"
             )
-        images = "held-out good images" if unseen else "good images that the model may have been trained on"
-        parts = 1000 if self.false_reject_bound >= 0.001 else 1_000_000
+        images = threshold_images(unseen)
+        parts = _parts_for(self.false_reject_bound)
 
-        def count(share: float) -> str:
+        def count(share: float, parts: int = parts) -> str:
             return f"{math.ceil(share * parts - 1e-6):,}"
 
         line = (
@@ -97,11 +97,22 @@ class Threshold:
         )
         if self.false_reject_bound > self.requested_bound:
             average, sure = images_needed(self.requested_bound)
+            own = _parts_for(self.requested_bound)
+            of = f" of {own:,}" if own != parts else ""
             line += (
-                f". Requested: {count(self.requested_bound)}, which needs at least {average} held-out images on "
-                f"average, {sure} with {CONFIDENCE:.0%} confidence"
+                f". Requested: {count(self.requested_bound, own)}{of}, which needs at least {average} held-out images "
+                f"on average, {sure} with {CONFIDENCE:.0%} confidence"
             )
         return line
+
+
+def threshold_images(unseen: bool) -> str:
+    """Return what the images of a threshold are called.
+
+    Args:
+        unseen: they were not used for training.
+    """
+    return "held-out good images" if unseen else "good images that the model may have been trained on"
 
 
 def images_needed(bound: float) -> tuple[int, int]:
@@ -111,6 +122,11 @@ def images_needed(bound: float) -> tuple[int, int]:
     """
     on_average = math.ceil(1 / bound - 1e-9) - 1
     return on_average, math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-bound) - 1e-9)
+
+
+def _parts_for(share: float) -> int:
+    """Return the round number of parts, 1,000 or more, of which a share is one or more."""
+    return next((parts for parts in (10**3, 10**6, 10**9) if share * parts >= 1 - 1e-6), 10**12)
 
 
 def _rank(normals: int, bound: float) -> int:

@@ -31,7 +31,9 @@ def test_few_normals_state_the_bound_they_support() -> None:
     assert threshold.value == 0.3
     assert threshold.false_reject_bound == 0.25
     assert threshold.requested_bound == 0.01
-    assert "at least 99 held-out images" in threshold.describe()
+    assert "Requested: 10, which needs at least 99 held-out images" in threshold.describe()
+    for bound, of in ((0.001, "1"), (1e-4, "100 of 1,000,000"), (2e-7, "200 of 1,000,000,000"), (1e-12, "1 of 1,000")):
+        assert f"Requested: {of}" in conformal_threshold([0.3], bound).describe()
 
 
 def test_enough_normals_keep_the_requested_bound() -> None:

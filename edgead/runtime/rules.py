@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.bundle.manifest import Manifest
-from edgead.decision import LEAST_BOUND, Verdict, conformal_threshold, decide
+from edgead.decision import LEAST_BOUND, Verdict, conformal_threshold, decide, threshold_images
 from edgead.errors import BundleError, ConfigError
 from edgead.files import is_path
 from edgead.geometry import STRETCH, Geometry
@@ -203,14 +203,14 @@ def describe_threshold(manifest: Manifest, wanted: float | str | None) -> str:
     """
     scores = manifest.threshold.scores
     if str(wanted).startswith("fpr:"):
-        return conformal_threshold(scores, float(str(wanted).removeprefix("fpr:"))).describe()
+        return conformal_threshold(scores, float(str(wanted).removeprefix("fpr:"))).describe(manifest.data.unseen)
     if wanted is None or not scores:
         return ""
     value, lowest, highest = choose_threshold(manifest, wanted), min(scores), max(scores)
     failing = sum(score > value for score in scores)
     line = (
         f"threshold {value:.6g} instead of the bundle's own {manifest.threshold.value:.6g}: {failing} of {len(scores)} "
-        "held-out good images would fail"
+        f"{threshold_images(manifest.data.unseen)} would fail"
     )
     if value <= max(highest, manifest.threshold.value) + (highest - lowest):
         return line

@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass, field
 
 from edgead.bundle.manifest import Manifest
-from edgead.decision import CONDITION
+from edgead.decision import CONDITION, threshold_images
 from edgead.runtime.ledger import Figures
 from edgead.runtime.observer import Line
 from edgead.runtime.sink_worker import SinkAccount
@@ -146,5 +146,5 @@ def promise_of(manifest: Manifest, threshold: float) -> str:
     if not stored.scores:
         return "Set for this run. The bundle has no held-out scores, so its false-reject rate is unknown."
     above = sum(score > threshold for score in stored.scores)
-    text = f"Set for this run. Of {len(stored.scores)} held-out good images {above} fail."
+    text = f"Set for this run. Of {len(stored.scores)} {threshold_images(manifest.data.unseen)} {above} fail."
     return f"{text} This holds for {CONDITION}."

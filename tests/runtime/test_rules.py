@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import edgead
 from edgead.bundle import Bundle, read_bundle
-from edgead.bundle.manifest import StoredThreshold
+from edgead.bundle.manifest import DataRecord, StoredThreshold
 from edgead.decision import Verdict, conformal_threshold
 from edgead.errors import BundleError, ConfigError
 from edgead.geometry import Geometry
@@ -23,6 +23,7 @@ from edgead.masks import fit_region
 from edgead.runtime.defects import boxes_of, contours_of
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.rules import Rules, choose_threshold, describe_threshold, read_region
+from edgead.view.state import promise_of
 
 FRAME = np.random.default_rng(0).integers(0, 256, (128, 64, 3), dtype=np.uint8)
 
@@ -58,6 +59,17 @@ def test_fpr_chooses_from_the_held_out_scores(line_bundle: Path) -> None:
         assert inspector.threshold == wanted
     assert choose_threshold(manifest, "0.25") == 0.25
     assert "Requested: 1, which needs at least 999 held-out images" in describe_threshold(manifest, "fpr:0.001")
+
+
+def test_images_that_the_model_may_have_seen_are_not_called_held_out(line_bundle: Path) -> None:
+    """`edgead import --threshold-data` of train/good: `edgead inspect` said so, and --threshold did not."""
+    manifest = read_bundle(line_bundle).manifest
+    seen = dataclasses.replace(manifest, data=DataRecord(held_out_part="train"))
+    for wanted in ("fpr:0.1", 0.25, 1e9):
+        assert "held-out good images" in describe_threshold(manifest, wanted)
+        assert "held-out good images" not in describe_threshold(seen, wanted)
+        assert "good images that the model may have been trained on" in describe_threshold(seen, wanted)
+    assert "may have been trained on 0 fail" in promise_of(seen, 1e9)
 
 
 def test_a_threshold_far_above_the_good_parts_is_pointed_out(line_bundle: Path) -> None:

@@ -8,13 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.formats import identify
+from edgead.formats.reading import read_file
 from edgead.geometry import STRETCH, Geometry
 from edgead.geometry.turning import align_mask, turn_back
 from edgead.images import Frame, Mask, cv2, read_image
 
 
 def read_mask(path: Path, background: tuple[int, int, int] | None = None) -> Mask:
-    """Read a ground-truth mask: every value above zero is defect (above half the highest in JPEG, which blurs edges).
+    """Read a ground-truth mask: every value above zero is defect (above half the highest in formats that blur edges,
+    JPEG and lossy WebP).
 
     What is transparent is none.
 
@@ -35,7 +37,7 @@ def read_mask(path: Path, background: tuple[int, int, int] | None = None) -> Mas
     if image.ndim == 3:
         drawn = image[:, :, 3] > 0 if image.shape[2] == 4 else True  # editors leave white where nothing is drawn
         image = image[:, :, :3].max(axis=2) * drawn
-    lossy = path.suffix.lower() in identify.JPEG
+    lossy = identify.is_lossy(read_file(path))  # whatever the file is called
     return np.asarray(image > (image.max() / 2 if lossy else 0))
 
 

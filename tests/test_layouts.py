@@ -76,6 +76,18 @@ def test_masks_of_zero_and_one(tmp_path: Path, write_image: Write) -> None:
         assert mask.sum() == 6 * 8
 
 
+@pytest.mark.parametrize("name", ["mask.jpg", "mask.png", "mask.webp"])
+def test_the_blurred_edge_of_a_lossy_mask_is_no_defect(tmp_path: Path, name: str) -> None:
+    """What a format has lost shows in the file, not in its name: a JPEG may be called .png."""
+    mask = np.zeros((96, 128), np.uint8)
+    cv2.circle(mask, (60, 50), 20, 255, -1)
+    kind, quality = (".webp", cv2.IMWRITE_WEBP_QUALITY) if name.endswith("webp") else (".jpg", cv2.IMWRITE_JPEG_QUALITY)
+    (tmp_path / name).write_bytes(cv2.imencode(kind, mask, [quality, 80])[1].tobytes())
+    assert abs(int(read_mask(tmp_path / name).sum()) - (mask > 0).sum()) <= 4
+    cv2.imwrite(str(tmp_path / "grey.webp"), mask // 255, [cv2.IMWRITE_WEBP_QUALITY, 101])  # lossless: 0 and 1
+    assert np.array_equal(read_mask(tmp_path / "grey.webp"), mask > 0)
+
+
 def test_a_mask_may_be_drawn_on_a_transparent_layer(tmp_path: Path) -> None:
     layer = np.full((32, 40, 4), 255, np.uint8)
     layer[:, :, 3] = 0

@@ -73,6 +73,11 @@ def is_image(start: bytes) -> bool:
     return start.startswith(JPEG_START) or _find_format(start) is not None or _find_refused(start) is not None
 
 
+def is_lossy(data: bytes) -> bool:
+    """Tell whether the pixels of an image file that could be decoded differ from what was written: JPEG, and WebP."""
+    return data.startswith(JPEG_START) or (data.startswith(b"RIFF") and webp.is_lossy(data))
+
+
 def check(data: bytes) -> tuple[bytes, int]:
     """Refuse a file that is not whole, or not an image that is read; JPEGs are checked by decoding them.
 

@@ -43,5 +43,14 @@ def check(data: bytes) -> int:
     return orientation
 
 
+def is_lossy(data: bytes) -> bool:
+    """Tell whether the pixels of a WebP that `check` has passed differ from what was written."""
+    at = 12
+    while (kind := data[at : at + 4]) not in (b"VP8 ", b"VP8L", b""):
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        at += 8 + length + length % 2
+    return kind == b"VP8 "
+
+
 def _refuse_large(width: int, height: int) -> None:
     refuse_size(width, height, 4)

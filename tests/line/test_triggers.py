@@ -362,6 +362,20 @@ def test_modbus_opens_a_part_for_each_step_of_a_counter(begin: Callable[[Any], A
     assert any("3 parts came between two polls" in text for text in taken.said)
 
 
+def test_modbus_opens_the_part_of_a_counter_that_bounced_with_its_id(begin: Callable[[Any], Any], plc: Any) -> None:
+    """The first step opened a part without an id, and the one with the id was its bounce. A changeover had no name."""
+    plc.set("hr", 100, int.from_bytes(b"A1", "big"))
+    trigger, taken = begin(f"modbus://127.0.0.1:{plc.port}/input/5?poll_ms=2&debounce=50&id=100&id_registers=1")
+    bounced: list[int] = []
+    trigger.bounced = lambda: bounced.append(1)
+    polled(trigger)
+    plc.set("ir", 5, 3)
+    polled(trigger)
+    assert taken.ids == ["A1"]
+    assert not taken.said
+    assert len(bounced) == 2
+
+
 def test_modbus_changes_over_to_the_last_of_two_products(begin: Callable[[Any], Any], plc: Any) -> None:
     """Of the first of two changeovers between two polls only the counter tells; it has no name."""
     plc.set("hr", 100, int.from_bytes(b"nu", "big"), int.from_bytes(b"t\0", "big"))

@@ -159,11 +159,13 @@ class ModbusTrigger(BaseTrigger):
         return f"the trigger is known up to {took * 1e3:.0f} ms late: the PLC answers slowly, or this machine is busy"
 
     def _fire(self, steps: int, part_id: str, at: float | None, doubt: str) -> None:
-        if steps > 1:
+        ids = [part_id] + [""] * (steps - 1) if steps else []
+        if steps > 1 and not self.debounce:  # else the others are bounces of the first one
             self.say(f"{self.name}: {steps} parts came between two polls; only the last one can get a frame")
-        for left in reversed(range(steps)):
+            ids.reverse()
+        for one in ids:
             try:
-                self.fire("" if left else part_id, at, doubt)
+                self.fire(one, at, doubt)
             except ConfigError:  # the run has ended; or this is a changeover, and only its last name is known
                 continue
 

@@ -75,7 +75,7 @@ def read_images(run: RunConfig, folder: Path, console: Console) -> RunImages:
     if not len(normals.frames):
         raise DataError(
             f"None of the {run.trained_on} good images in {run.data} can be read; the first error:\n"
-            f"{normals.skipped[0]}"
+            f"{normals.skipped[0]}\nIf the data has moved, name its folder with --data DIR."
         )
     if len(normals.frames) < FEW_IMAGES:
         console.say(f"Warning: only {len(normals.frames)} good images to train on; {FEW_IMAGES} or more are advisable.")

@@ -138,7 +138,8 @@ class View:
         inspector = self._line.inspector
         samples, held_out = self._known_scores(inspector)
         has_rules = inspector.region is not None or inspector.min_area > 0
-        return to_json(what_if(threshold, samples, held_out, has_rules=has_rules))
+        unseen = inspector.bundle.manifest.data.unseen
+        return to_json(what_if(threshold, samples, held_out, has_rules=has_rules, unseen=unseen))
 
     def _known_scores(self, inspector: FrameInspector) -> tuple[list[Sample], Sequence[float]]:
         manifest = inspector.bundle.manifest

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.binomial import CONFIDENCE, upper_limit
+from edgead.decision import threshold_images
 from edgead.view.curves import Sample
 
 BINS = 48
@@ -25,7 +26,8 @@ class WhatIf:
         would_fail: passed and would fail.
         would_pass: failed and would pass.
         at_most: `would_fail` is an upper limit: region or smallest area may let some of them pass.
-        held_out: held-out good images in the bundle.
+        held_out: good images of the bundle's threshold.
+        images: what these are called.
         held_out_failing: of these, how many would fail.
         limit: the largest share of good parts that fails, with `confidence`; None without held-out images.
         confidence: of `limit`.
@@ -38,12 +40,15 @@ class WhatIf:
     would_pass: int
     at_most: bool
     held_out: int
+    images: str
     held_out_failing: int
     limit: float | None
     confidence: float = CONFIDENCE
 
 
-def what_if(threshold: float, samples: Sequence[Sample], held_out: Sequence[float], *, has_rules: bool) -> WhatIf:
+def what_if(
+    threshold: float, samples: Sequence[Sample], held_out: Sequence[float], *, has_rules: bool, unseen: bool = True
+) -> WhatIf:
     """Count what a threshold would have changed.
 
     A part that passed although its score was above its threshold, because of region or area, passes again.
@@ -51,8 +56,9 @@ def what_if(threshold: float, samples: Sequence[Sample], held_out: Sequence[floa
     Args:
         threshold: the proposed one.
         samples: decided frames.
-        held_out: scores of the held-out good images.
+        held_out: scores of the good images of the bundle's threshold.
         has_rules: a region or smallest area is set.
+        unseen: these images were not used for training.
     """
     would_fail = sum(not one.failed and one.threshold >= one.score > threshold for one in samples)
     would_pass = sum(one.failed and one.score <= threshold for one in samples)
@@ -66,6 +72,7 @@ def what_if(threshold: float, samples: Sequence[Sample], held_out: Sequence[floa
         would_pass,
         has_rules and would_fail > 0,
         len(held_out),
+        threshold_images(unseen),
         above,
         limit,
     )

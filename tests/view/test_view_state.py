@@ -168,6 +168,7 @@ def test_what_another_threshold_would_have_changed() -> None:
     assert lower.at_most
     assert lower.limit == pytest.approx(0.751, abs=1e-3)  # Clopper–Pearson, 1 of 4 at 95 %
     assert what_if(0.35, samples, [], has_rules=False).limit is None
+    assert what_if(1.0, samples, held_out, has_rules=False, unseen=False).images.endswith("may have been trained on")
 
 
 def test_a_part_that_passed_above_its_threshold_passes_again() -> None:

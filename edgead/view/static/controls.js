@@ -91,7 +91,7 @@ export class Controls {
       : "No part has been decided with this bundle yet."];
     if (effect.held_out) {
       const share = Math.ceil(effect.limit * 1000 - 1e-6);
-      lines.push(`Of ${effect.held_out} held-out good images ${effect.held_out_failing} would fail: with ${effect.confidence * 100} % confidence at most ${share} of 1,000 good parts, if they are like those images.`);
+      lines.push(`Of ${effect.held_out} ${effect.images} ${effect.held_out_failing} would fail: with ${effect.confidence * 100} % confidence at most ${share} of 1,000 good parts, if they are like those images.`);
     } else {
       lines.push("The bundle has no held-out scores: the false-reject rate is unknown.");
     }

@@ -47,7 +47,7 @@ def test_the_programs_run(
 
 def test_the_names_are_there() -> None:
     rows = re.findall(r"^\| `edgead\.([\w.]+)` \| (\w+)(?: → `([^`]+)`)?", PAGE, re.MULTILINE)
-    assert len(rows) == PAGE.count("\n| `edgead.") == 28
+    assert len(rows) == PAGE.count("\n| `edgead.") == 29
     for path, kind, returned in rows:
         module, _, name = f"edgead.{path}".rpartition(".")
         found = getattr(importlib.import_module(module), name)

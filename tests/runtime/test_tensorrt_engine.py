@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,12 +138,28 @@ def test_for_want_of_memory_no_engine_is_built_again(line_bundle: Path, cuda_on_
 @needs_rtx
 def test_ctrl_c_stops_a_build_and_leaves_nothing(line_bundle: Path, cuda_on_host: Path, tmp_path: Path) -> None:
     """As a terminal does it: the signal goes to the whole process group."""
+    variables = environment(make_shim(tmp_path / "shim"), libraries=cuda_on_host)
+    folder = tmp_path / "cache" / "edgead" / "tensorrt"
+    for _ in range(5):
+        code, errors, builder = interrupt_a_build(line_bundle, variables)
+        if "Built in" not in errors:
+            break
+        shutil.rmtree(folder)  # a build takes less than a second: this one was over before the signal came
+    assert code == 130, errors
+    assert errors.splitlines()[-1] == "Error: interrupted."
+    assert "Traceback" not in errors
+    wait_until(lambda: not is_running(builder))
+    assert [path.suffix for path in folder.iterdir()] == [".lock"]
+
+
+def interrupt_a_build(bundle: Path, variables: dict[str, str]) -> tuple[int, str, int]:
+    """Return the exit code, what was said, and the number of the process that was building."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "edgead", "inspect", str(line_bundle), "--engine", "tensorrt:opt_level=5"],
+        [sys.executable, "-m", "edgead", "inspect", str(bundle), "--engine", "tensorrt:opt_level=5"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(make_shim(tmp_path / "shim"), libraries=cuda_on_host),
+        env=variables,
         start_new_session=True,
     )
     try:
@@ -154,12 +171,7 @@ def test_ctrl_c_stops_a_build_and_leaves_nothing(line_bundle: Path, cuda_on_host
         _, errors = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert process.returncode == 130, errors
-    assert errors.splitlines()[-1] == "Error: interrupted."
-    assert "Traceback" not in errors
-    wait_until(lambda: not is_running(builder))
-    folder = tmp_path / "cache" / "edgead" / "tensorrt"
-    assert [path.suffix for path in folder.iterdir()] == [".lock"]
+    return process.returncode, errors, builder
 
 
 ASKS = """

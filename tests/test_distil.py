@@ -152,6 +152,8 @@ def test_a_run_that_is_no_students_is_not_finished_here(
 ) -> None:
     with pytest.raises(CheckpointError, match="no run of a student"):
         resume(teacher.path, target_ms=5, out=trained)
+    with pytest.raises(ConfigError, match="trained already"):
+        resume(teacher.path, target_ms=5, out=distilled[0], data=tmp_path)
     other = make_level_bundle(tmp_path / "other.edgead", offset=1.0)
     with pytest.raises(CheckpointError, match="learns from another bundle"):
         resume(other.path, target_ms=5, out=distilled[0])

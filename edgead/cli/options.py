@@ -245,23 +245,26 @@ def precision_options(command: Callable[..., None]) -> Callable[..., None]:
     return _all_of(_PRECISION)(gathered)
 
 
+def _given() -> dict[str, str]:
+    """Return name ↦ spelling of the options and arguments on the command line."""
+    context = click.get_current_context()
+    named = {parameter.name or "": parameter.opts[0] for parameter in context.command.params}
+    typed_in = click.core.ParameterSource.COMMANDLINE
+    return {name: option for name, option in named.items() if context.get_parameter_source(name) is typed_in}
+
+
 def refuse_given(when: str, *names: str) -> None:
     """Refuse options that have no effect in this combination."""
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        if name in names and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{parameter.opts[0]} has no effect {when}.")
+    for name, option in _given().items():
+        if name in names:
+            raise click.UsageError(f"{option} has no effect {when}.")
 
 
 def refuse_to_change(*allowed: str) -> None:
     """Refuse options that were fixed when the run was started, all but these."""
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        if given and name not in allowed:
-            raise click.UsageError(f"{parameter.opts[0]} cannot be changed when a run is resumed.")
+    for name, option in _given().items():
+        if name not in allowed:
+            raise click.UsageError(f"{option} cannot be changed when a run is resumed.")
 
 
 def required(data: Path | None) -> Path:
@@ -275,6 +278,5 @@ def check_method(run: Path, method: str) -> None:
     """Refuse a --method that differs from the run's."""
     from edgead.train.run_config import load_run_config
 
-    given = click.get_current_context().get_parameter_source("method") is click.core.ParameterSource.COMMANDLINE
-    if given and (own := load_run_config(run).method) != method:
+    if "method" in _given() and (own := load_run_config(run).method) != method:
         raise click.UsageError(f"{run} is a run of {own}, not of {method}.")

@@ -164,6 +164,7 @@ def resume(
 
     Raises:
         CheckpointError: no run of a student, or one of another teacher.
+        ConfigError: new data for a training that is finished.
         EdgeadError: see `distil` and `edgead.train.resume`.
     """
     from edgead.train import checkpoint, run_config
@@ -179,7 +180,10 @@ def resume(
         raise CheckpointError(f"{folder} is no run of a student. Resume it with  edgead train --resume")
     if config.teacher_digest != read_bundle(path).manifest.digest:
         raise CheckpointError(f"The run in {folder} learns from another bundle than {path}, from {config.teacher}.")
-    if settings or not checkpoint.is_finished(folder):
+    finished = checkpoint.is_finished(folder)
+    if finished and data is not None:
+        raise ConfigError(f"{folder} is trained already: leave out --data. Its images must lie where they were.")
+    if settings or not finished:
         resume_training(
             folder, data=data, settings=settings, device=device, workers=workers, track=track, console=console
         )

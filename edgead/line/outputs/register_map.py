@@ -47,7 +47,7 @@ OTHER = 99
 MISSING_ACKNOWLEDGEMENT, STALLED, ID_CUT, CAMERA_REPORTED = 1, 2, 4, 8
 """Bits of `status`."""
 LARGEST = float(np.finfo(np.float32).max)
-"""Number that 32 bits can hold."""
+"""Highest number that a FLOAT32 can hold."""
 _FORMATS = {"UINT16": "H", "UINT32": "I", "FLOAT32": "f"}
 
 

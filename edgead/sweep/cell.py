@@ -11,7 +11,7 @@ from edgead.datasets import Category, open_categories, open_category
 from edgead.errors import ConfigError
 from edgead.geometry import AUTO
 from edgead.sweep import fingerprint
-from edgead.sweep.file import Entry
+from edgead.sweep.file import Entry, replace_paths
 from edgead.sweep.fingerprint import make_key
 from edgead.text import file_name
 
@@ -23,7 +23,8 @@ class Training:
     A field with its default value is not part of the key, so that later fields do not change existing keys.
 
     Attributes:
-        method, preset, settings, category, seed, holdout, bit_depth, mixed_precision, budget: see `Entry`.
+        method, preset, category, seed, holdout, bit_depth, mixed_precision, budget: see `Entry`.
+        settings: as there, but with the hash of the files for a path.
         data: hash of the category.
         textures, weights, donors: hashes of files.
         geometry: ``NAME=VALUE`` of its fields that are given; the hash of the file for ``align``.
@@ -99,7 +100,7 @@ class Cell:
     @property
     def label(self) -> str:
         """The label of the sweep file, or method, preset and settings."""
-        return self.entry.label or " ".join((self.training.method, self.training.preset, *self.training.settings))
+        return self.entry.label or " ".join((self.training.method, self.training.preset, *self.entry.settings))
 
     @property
     def title(self) -> str:
@@ -172,7 +173,7 @@ def _make_cell(entry: Entry, category: Category, seed: int) -> Cell:
         seed=seed,
         data=fingerprint.category_fingerprint(category),
         code=entry.code or fingerprint.code_fingerprint(fingerprint.NOT_IN_TRAINING),
-        settings=entry.settings,
+        settings=replace_paths(entry.settings, content),
         textures=content(entry.textures),
         weights=content(entry.weights),
         donors=tuple(content(donor) for donor in entry.donors),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from edgead.toml import read_toml
 TABLES = "methods"
 """Name of the array of tables in the file."""
 PATHS = ("data", "textures", "weights", "align")
-"""Fields with paths; relative paths start at the file's folder."""
+"""Fields with paths; relative paths start at the file's folder, like those in `donors` and `settings`."""
 GEOMETRY = ("crop", "fit", "tiles", "overlap", "align", "max_shift", "max_rotation")
 """Fields of the geometry, written as the options of `edgead train`."""
 
@@ -135,4 +135,17 @@ def _read_entry(path: Path, number: int, table: Mapping[str, object]) -> Entry:
         del given["align"]
     paths = {name: str(folder / at_home(value)) for name, value in given.items()}
     donors = tuple(str(folder / at_home(donor)) for donor in entry.donors)
-    return dataclasses.replace(entry, donors=donors, **paths)  # type: ignore[arg-type]
+    settings = replace_paths(entry.settings, lambda path: str(folder / at_home(path)))
+    return dataclasses.replace(entry, donors=donors, settings=settings, **paths)  # type: ignore[arg-type]
+
+
+def replace_paths(settings: Iterable[str], replace: Callable[[str], str]) -> tuple[str, ...]:
+    """Return ``NAME=VALUE`` settings with other paths: of a folder of foreground masks, and of a student's teacher."""
+    from edgead.train.foreground import is_masks_folder  # imports torch
+
+    replaced = []
+    for setting in settings:
+        name, value = (part.strip() for part in setting.partition("=")[::2])
+        is_path = name == "teacher" or (name == "foreground" and is_masks_folder(value))
+        replaced.append(f"{name}={replace(value)}" if value and is_path else setting)
+    return tuple(replaced)

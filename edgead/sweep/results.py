@@ -125,7 +125,7 @@ def _row(store: Store, cell: Cell, precision: str, crashed: dict[str, str]) -> S
         cell.label,
         training.method,
         training.preset,
-        training.settings,
+        cell.entry.settings,
         training.category,
         training.seed,
         precision,

@@ -205,6 +205,26 @@ def test_a_changed_image_changes_the_key(parts: Path, tmp_path: Path) -> None:
     assert changed.key != cell.key
 
 
+def test_a_folder_in_a_setting_counts_with_its_content(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other masks of the foreground were the same cell: it stayed done, with the figures of the old ones."""
+
+    def cell() -> Cell:
+        table = '[[methods]]\nmethod = "transfusion"\npreset = "nano"\nsettings = ["foreground=masks"]\n'
+        (tmp_path / "s.toml").write_text(f"data = {json.dumps(str(parts))}\n{table}")
+        return make_cells(read_sweep_file(tmp_path / "s.toml"))[0]
+
+    masks = tmp_path / "masks"
+    shutil.copytree(parts / "train" / "good", masks)
+    monkeypatch.chdir(parts)  # the folder is beside the file
+    first = cell()
+    assert first.entry.settings == (f"foreground={masks}",)
+    stages.check_cell(first)
+    next(masks.iterdir()).write_bytes(b"another mask")
+    assert cell().key != first.key
+
+
 def test_a_link_that_leads_back_is_not_followed(parts: Path, tmp_path: Path) -> None:
     """Two of them in a folder doubled what was read, at each of forty levels."""
     copy = shutil.copytree(parts, tmp_path / parts.name)

@@ -96,6 +96,38 @@ def test_a_mask_may_be_drawn_on_a_transparent_layer(tmp_path: Path) -> None:
     assert read_mask(tmp_path / "layer.png").sum() == 6 * 8
 
 
+@pytest.mark.parametrize("parent", ["", "train/good/", "good/"])
+def test_masks_beside_good_images_are_refused(tmp_path: Path, write_image: Write, parent: str) -> None:
+    """They were trained on, or set the threshold."""
+    fill(write_image, *(f"{tmp_path}/{parent}{name}.png" for name in ("0", "1", "1_mask", "2_mask")))
+    with pytest.raises(DataError, match=r"1_mask\.png seems to be a mask among images\."):
+        open_category(tmp_path)
+    (tmp_path / parent / "1_mask.png").unlink()
+    assert len(open_category(tmp_path).normals) == 3  # 2_mask is no mask of an image there
+
+
+@pytest.mark.parametrize("parent", ["", "test/"])
+def test_labelled_images_that_contradict_their_folder_are_problems(
+    tmp_path: Path, write_image: Write, parent: str
+) -> None:
+    """Masks counted as defective parts, and both labels for the folder's."""
+    fill(write_image, f"{tmp_path}/{'train/' * bool(parent)}good/0.png")
+    fill(write_image, *(f"{tmp_path}/{parent}dent/{name}.png" for name in ("0", "0_mask", "1", "1_mask", "good/2")))
+    problems = open_category(tmp_path).problems
+    assert any("0_mask.png seems to be a mask among images (2 in all)" in line for line in problems)
+    assert "in a folder 'good' among defective images" in problems[0]
+    if parent:
+        fill(write_image, f"{tmp_path}/test/good/NOK/0.png")
+        assert any("in a folder 'NOK' among good images" in line for line in open_category(tmp_path).problems)
+
+
+def test_a_mask_of_two_images_is_a_problem(tmp_path: Path, write_image: Write) -> None:
+    fill(write_image, *(f"{tmp_path}/{name}" for name in ("train/good/0.png", "test/dent/1.png", "test/dent/1.bmp")))
+    write_mask(tmp_path / "ground_truth/dent/1_mask.png", slice(0, 5))
+    [problem] = open_category(tmp_path).problems
+    assert "1_mask.png would be the mask of both" in problem
+
+
 def test_date_folders_among_good_images(tmp_path: Path, write_image: Write) -> None:
     fill(write_image, f"{tmp_path}/a/train/good/2026-11-27/1.png", f"{tmp_path}/a/train/good/shift 2/late/2.png")
     fill(write_image, f"{tmp_path}/a/test/dent/2026-11-27/1.png")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from edgead.datasets.category import GOOD, Category, Sample, is_bad, is_date, is_good, is_time, name_of, some
-from edgead.datasets.labels import match_masks
+from edgead.datasets.labels import describe_masks_among, match_masks
 from edgead.errors import DataError
 from edgead.folders import Listing, list_folder, list_images, list_subfolders
 
@@ -66,12 +67,12 @@ def open_good_and_bad(root: Path, listing: Listing) -> Category | None:
     problems: list[str] = []
     kinds = [name for name in found if name not in ("", good[0], MASKS)]
     for kind in kinds:
-        labelled, wrong = match_masks(list_images(root / kind, True), root / kind, masks / kind, kind)
+        labelled, wrong = _label(list_images(root / kind, True), root / kind, kind, masks / kind)
         samples += labelled
         problems += wrong
     note = f"{good[0]}/ is read as good images, {some(kinds)} as defects (not used for training)" if kinds else ""
     notes = [note, listing.describe()]
-    normals = _refuse_bad_inside(root / good[0], list_images(root / good[0], True))
+    normals = _refuse_others_inside(root / good[0], list_images(root / good[0], True))
     return Category(
         name_of(root), root, "good and bad", normals, (), tuple(samples), tuple(problems), tuple(filter(None, notes))
     )
@@ -100,6 +101,8 @@ def open_plain(root: Path, listing: Listing) -> Category:
                 f"Cannot tell whether {image} is good: it is in a folder '{odd[0]}'.\n"
                 f"Move good images to {root}/train/good, with any subfolders there."
             )
+    if masks := describe_masks_among(images):
+        raise DataError(masks[0])
     return Category(name_of(root), root, "plain", images, notes=tuple(filter(None, notes)))
 
 
@@ -134,21 +137,31 @@ def _good_images(part: Path, three_d: bool, notes: list[str]) -> tuple[Path, ...
     listing = list_folder(inside[0], recursive=True)
     if listing.left_out:
         notes.append(f"{part.name}/{good[0].name}: {listing.describe()}")
-    return _refuse_bad_inside(inside[0], listing.demand())
+    return _refuse_others_inside(inside[0], listing.demand())
 
 
-def _refuse_bad_inside(folder: Path, images: Sequence[Path]) -> tuple[Path, ...]:
-    for image in images:
-        for name in image.relative_to(folder).parts[:-1]:
-            if is_bad(name):
-                raise DataError(f"{image} is in a folder '{name}' among good images. Move the image or the folder.")
+def _refuse_others_inside(folder: Path, images: Sequence[Path]) -> tuple[Path, ...]:
+    """Return good images for training; refuse what does not seem to be one."""
+    if others := [*_describe_inside(folder, images, is_bad, "good"), *describe_masks_among(images)]:
+        raise DataError(others[0])
     return tuple(images)
+
+
+def _describe_inside(folder: Path, images: Sequence[Path], is_other: Callable[[str], bool], label: str) -> list[str]:
+    """Return a line on the first image in a subfolder whose name contradicts the label of its folder; else nothing."""
+    found = ((image, name) for image in images for name in image.relative_to(folder).parts[:-1] if is_other(name))
+    lines = (
+        f"{image} is in a folder '{name}' among {label} images. Move the image or the folder." for image, name in found
+    )
+    return [*islice(lines, 1)]
 
 
 def _label(images: Sequence[Path], inside: Path, kind: str, masks: Path) -> tuple[list[Sample], list[str]]:
     if is_good(kind):
-        return [Sample(path, GOOD) for path in images], []
-    return match_masks(images, inside, masks, kind)
+        problems = [*_describe_inside(inside, images, is_bad, "good"), *describe_masks_among(images)]
+        return [Sample(path, GOOD) for path in images], problems
+    samples, problems = match_masks(images, inside, masks, kind)
+    return samples, [*_describe_inside(inside, images, is_good, "defective"), *problems]
 
 
 def _describe_rest(root: Path, used: set[Path | None]) -> str:

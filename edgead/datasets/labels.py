@@ -13,6 +13,9 @@ from edgead.folders import list_folder
 from edgead.images import Mask, read_frame
 from edgead.masks import fit_mask, read_mask
 
+MASK = "_mask"
+"""What follows the name of an image in that of its mask."""
+
 
 def match_masks(images: Sequence[Path], inside: Path, folder: Path, kind: str) -> tuple[list[Sample], list[str]]:
     """Find the masks of defective images by their names.
@@ -27,22 +30,24 @@ def match_masks(images: Sequence[Path], inside: Path, folder: Path, kind: str) -
         kind: of the defect.
 
     Returns:
-        The labelled images, and one line per problem: masks without an image, or several possible masks.
+        The labelled images, and one line per problem: masks without an image or of two, several possible masks, masks
+        among the images.
     """
-    problems: list[str] = []
+    problems = describe_masks_among(images)
     files: dict[Path, list[Path]] = {}
     if folder.is_dir():
         for mask in list_folder(folder, recursive=True).demand():
             files.setdefault(mask.relative_to(folder).with_suffix(""), []).append(mask)
-    samples, claimed = [], set[Path]()
+    samples, claimed = [], dict[Path, Path]()
     for image in images:
         name = image.relative_to(inside).with_suffix("")
-        candidates = [key for key in (name.with_name(f"{name.name}_mask"), name) if key in files][:1]
+        candidates = [key for key in (name.with_name(f"{name.name}{MASK}"), name) if key in files][:1]
         keys = candidates or sorted(key for key in files if key.parent == name)
         for key in keys:
             if len(files[key]) > 1:
                 problems.append(f"{image} has several possible masks: {some_names(files[key])}. Keep one.")
-        claimed.update(keys)
+            if claimed.setdefault(key, image) != image:
+                problems.append(f"{files[key][0]} would be the mask of both {claimed[key]} and {image}. Rename one.")
         samples.append(Sample(image, kind, tuple(files[key][0] for key in keys)))
     stray = sorted(mask for key, masks in files.items() if key not in claimed for mask in masks)
     if stray:
@@ -52,6 +57,19 @@ def match_masks(images: Sequence[Path], inside: Path, folder: Path, kind: str) -
             "The mask of test/KIND/NAME.png is ground_truth/KIND/NAME_mask.png, NAME.png, or all images in NAME/."
         )
     return samples, problems
+
+
+def describe_masks_among(images: Sequence[Path]) -> list[str]:
+    """Return a line on masks that lie beside their images, where they would count as images; none if there are none."""
+    names = {image.with_suffix("") for image in images}
+    found = [image for image in images if image.stem.endswith(MASK) and _masked(image) in names]
+    count = f" ({len(found)} in all)" if len(found) > 1 else ""
+    return [f"{image} seems to be a mask among images{count}. Move it to ground_truth/KIND." for image in found[:1]]
+
+
+def _masked(mask: Path) -> Path:
+    """Return the name of a mask's image, without suffix."""
+    return mask.with_name(mask.stem.removesuffix(MASK))
 
 
 def some_names(paths: Sequence[Path]) -> str:

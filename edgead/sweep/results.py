@@ -136,7 +136,10 @@ def _row(store: Store, cell: Cell, precision: str, crashed: dict[str, str]) -> S
     if state is not CellState.DONE:
         return row
     report = store.report(cell, precision)
-    stored = _read_report(report / "results.json")
+    try:
+        stored = _read_report(report / "results.json")
+    except DataError as error:  # the other rows are still there
+        return dataclasses.replace(row, state=CellState.FAILED, reason=str(error))
     return dataclasses.replace(
         row,
         size_bytes=record.outcomes[precision].size,

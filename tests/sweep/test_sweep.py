@@ -328,6 +328,26 @@ def test_a_precision_that_fails_ends_no_other(parts: Path, tmp_path: Path, monke
     assert (calls.count("export fp16"), calls.count("export fp32"), calls.count("train")) == (2, 1, 1)
 
 
+@pytest.mark.parametrize("content", [None, "{", "{}"])
+def test_a_report_that_cannot_be_read_is_a_row(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
+) -> None:
+    """It ended the sweep, and the rows of all other cells were not written."""
+    store = fake_stages(monkeypatch, [], tmp_path)
+    [cell] = cells_of(tmp_path, parts)
+    worker.work(cell, store.root, 0)
+    assert store.is_settled(cell)
+    report = store.report(cell, "fp32") / "results.json"
+    report.unlink(missing_ok=True)
+    if content is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(content)
+    [row] = collect(store, [cell], {})
+    assert row.state is CellState.FAILED
+    assert "results.json cannot be read" in row.reason
+    assert "Delete the folder of its cell" in row.reason
+
+
 def test_a_training_that_fails_is_a_row(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = fake_stages(monkeypatch, [], tmp_path)
     monkeypatch.setattr(worker.stages, "train_cell", lambda *_: 1 / 0)

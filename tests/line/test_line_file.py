@@ -118,6 +118,16 @@ def test_a_rule_on_the_command_line_leaves_the_others_of_the_file(folder: Path) 
     assert sorted(kept["shapes"]) == ["boxes", "contours"]
 
 
+def test_the_configuration_is_json_also_without_a_limit(folder: Path) -> None:
+    """Databases refuse Infinity as malformed."""
+    done = edgead(folder, "--max-staleness", "inf")
+    assert done.returncode == 0, done.stderr
+    with sqlite3.connect(folder / "results.sqlite") as database:
+        query = "SELECT json_extract(configuration, '$.max_staleness') FROM configurations"
+        assert database.execute(query).fetchall() == [("inf",)]
+    database.close()
+
+
 def test_the_configuration_is_complete_also_with_a_bundle_on_the_command_line(folder: Path) -> None:
     (folder / "line.toml").write_text(TEXT.replace('product = "cap"\n', ""))
     done = edgead(folder, "bottle.edgead", "--drift-window", 0)

@@ -16,6 +16,7 @@ from edgead.redaction import printable, redact, remember_secret
 from edgead.settings import parse_settings
 
 __all__ = [
+    "UNSET",
     "NoOptions",
     "complete",
     "fill_secrets",
@@ -26,6 +27,8 @@ __all__ = [
     "split_options",
 ]
 
+UNSET = "Is the variable that it comes from set?"
+"""Said of an address that names nothing."""
 T = TypeVar("T")
 _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]+):")
 _NETWORK = re.compile(r"(?:av\+)?(?:rtsps?|https?)|mqtts?")

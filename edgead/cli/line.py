@@ -44,6 +44,16 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
         context.default_map = {**(context.default_map or {}), **line.options()}
 
 
+def with_file(name: str, values: Sequence[str]) -> tuple[str, ...]:
+    """Return the values of an option behind those that a line's file has for it.
+
+    For options whose values are settings, each of its own: one on the command line must not undo the others of the
+    file. Of two of one setting, the last one counts.
+    """
+    of_file = tuple((click.get_current_context().default_map or {}).get(name, ()))
+    return of_file if tuple(values) == of_file else (*of_file, *values)
+
+
 def set_log(_: click.Context, __: click.Parameter, form: str) -> None:
     """Write messages in the form that is asked for, on the command line or in the file."""
     if form == "json":

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from edgead.cli.line import Arguments, open_line, read_config, set_log
+from edgead.cli.line import Arguments, open_line, read_config, set_log, with_file
 from edgead.cli.line import check as look
 from edgead.cli.options import PATH, decision_options, force_option, json_option, refuse_given
 from edgead.cli.output import emit, ledger_line, parts_line, show_result, terminal
@@ -332,7 +332,8 @@ def run(
     one ends it at once. Signal HUP reloads the bundle.
     """
     console, ended = terminal(), list[bool]()
-    given = Arguments(bundle, product, triggers, part_rules, control)
+    given = Arguments(bundle, product, triggers, with_file("part_rules", part_rules), control)
+    options["shapes"] = with_file("shapes", options["shapes"])
     check_visible_secrets(console)
     if check:
         _show_check(look(given, options, console), as_json)

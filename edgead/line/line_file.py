@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -164,6 +165,8 @@ def describe(
 def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):  # which JSON does not have
+        return str(value)
     return redact(str(value)) if isinstance(value, (str, Path)) else value
 
 

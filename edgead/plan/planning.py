@@ -15,9 +15,12 @@ from edgead.plan.advise import Advice, advise, meets
 from edgead.plan.measure import measure_profile
 from edgead.plan.profile import Candidate, Profile, read_profile
 from edgead.plan.simulate import Forecast, Load, simulate
+from edgead.settings import check_count
 from edgead.table import Table
 
 FRAME_SIZE = (720, 1280)
+MOST_CAMERAS = 64
+"""More are not simulated."""
 SMALLEST_SIDE = 16
 """Pixels of a side of a frame."""
 PROVEN = 0.5
@@ -128,7 +131,7 @@ def plan(
 
     Args:
         bundles: folders to measure here; with `profile`, names or folders of those in it, by default all.
-        cameras, fps, deadline, synchronous: see `edgead.plan.simulate.Load`.
+        cameras, fps, deadline, synchronous: see `edgead.plan.simulate.Load`; at most `MOST_CAMERAS`.
         engines: names; by default all that this machine can run, or all in `profile`.
         profile: a stored profile, for instance of another machine. Nothing is measured.
         save_profile: file for the measured profile.
@@ -141,8 +144,11 @@ def plan(
         DataError: `profile` is none.
         DeviceError: nothing could be measured.
     """
-    if cameras < 1 or not 0 < fps < float("inf") or not 0 < deadline < float("inf"):
-        raise ConfigError("cameras, fps and deadline must be above 0.")
+    check_count("cameras", cameras)
+    if cameras > MOST_CAMERAS:
+        raise ConfigError(f"cameras must be {MOST_CAMERAS} at most, not {cameras}.")
+    if not 0 < fps < float("inf") or not 0 < deadline < float("inf"):
+        raise ConfigError("fps and deadline must be above 0.")
     load = Load(cameras, fps, deadline, synchronous)
     if profile is not None:
         if save_profile is not None:

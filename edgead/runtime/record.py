@@ -29,6 +29,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.sinks.lines import LineFile
 from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sources.source import Captured, FrameSource, Source
+from edgead.runtime.sources.uri import UNSET
 from edgead.schema import FilePath, OneOf, SchemaError, left_out, parse_json
 
 FORMAT = 1
@@ -136,10 +137,13 @@ def open_replay(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """``replay:DIR``.
 
     Raises:
-        SourceError: not a recording, of a newer format, or its frames were made of depth or of 16-bit images
+        SourceError: no folder, not a recording, of a newer format, or its frames were made of depth or of 16-bit images
             differently than the model's.
     """
-    folder = Path(at_home(uri.partition(":")[2]))
+    name = uri.partition(":")[2]
+    if not name.strip():  # as a path, it would be the current folder
+        raise SourceError(f"replay: needs the folder of a recording. {UNSET}")
+    folder = Path(at_home(name))
     try:
         values = schema.load_json(folder / "recording.json")
         version = values.get("format") if isinstance(values, dict) else None

@@ -107,6 +107,27 @@ def test_options_win_over_the_file(folder: Path) -> None:
     assert "--product selects" in done.stderr
 
 
+def test_a_rule_on_the_command_line_leaves_the_others_of_the_file(folder: Path) -> None:
+    (folder / "line.toml").write_text(
+        TEXT.replace("within = 500", 'within = 500\nframes = 2\nfails = "all"') + "contours = true\n"
+    )
+    done = edgead(folder, "--part", "within=5000", "--part", "fails=2", "--boxes")
+    assert done.returncode == 0, done.stderr
+    kept = json.loads((folder / "results.jsonl.configurations").read_text())["configuration"]
+    assert (kept["part"]["within"], kept["part"]["frames"], kept["part"]["fails"]) == (5000, 2, "2")
+    assert sorted(kept["shapes"]) == ["boxes", "contours"]
+
+
+def test_the_configuration_is_json_also_without_a_limit(folder: Path) -> None:
+    """Databases refuse Infinity as malformed."""
+    done = edgead(folder, "--max-staleness", "inf")
+    assert done.returncode == 0, done.stderr
+    with sqlite3.connect(folder / "results.sqlite") as database:
+        query = "SELECT json_extract(configuration, '$.max_staleness') FROM configurations"
+        assert database.execute(query).fetchall() == [("inf",)]
+    database.close()
+
+
 def test_the_configuration_is_complete_also_with_a_bundle_on_the_command_line(folder: Path) -> None:
     (folder / "line.toml").write_text(TEXT.replace('product = "cap"\n', ""))
     done = edgead(folder, "bottle.edgead", "--drift-window", 0)

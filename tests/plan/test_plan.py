@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -200,6 +201,12 @@ def test_a_profile_that_could_not_be_stored_is_not_measured(
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match="file/profiles"):
         plan([level.path], cameras=1, fps=10, deadline=50, save_profile=tmp_path / "file" / "profiles" / "p.json")
+
+
+@pytest.mark.parametrize("cameras", [0, 1.5, True, 65, 1000])
+def test_a_number_of_cameras_that_is_none_is_refused(stored: Path, cameras: Any) -> None:
+    with pytest.raises(ConfigError, match="cameras must be"):
+        plan(profile=stored, cameras=cameras, fps=10, deadline=50)
 
 
 def test_a_stored_profile_plans_without_measuring(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,9 @@ from edgead.runtime.sources.python import CallableSource
     ("uri", "message"),
     [
         ("csv:x", "Unknown sink 'csv:x'"),
-        ("jsonl:", "Unknown sink 'jsonl:'"),
+        ("jsonl:", "jsonl: names nothing to write to"),
+        ("rejects:?max_mb=5", "names nothing to write to. Is the variable"),
+        ("sqlite://?", "names nothing to write to"),
         ("nothing", "Unknown sink 'nothing'"),
         ("http://", "has no host"),
         ("mqtt://host", "a topic without"),

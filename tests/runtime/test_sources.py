@@ -53,6 +53,7 @@ def test_redact(uri: str, shown: str) -> None:
         ("no/such/file", "does not exist"),
         ("watch:no/such/folder", "does not exist"),
         ("replay:no/such/folder", "is not a recording"),
+        ("replay:", "replay: needs the folder of a recording. Is the variable"),
         ("rtsp://user:secret@127.0.0.1:9/line", "rtsp://127.0.0.1:9/line cannot be opened: Connection refused"),
         ("http://user:secret@127.0.0.1:9/x?key=secret", "cannot be opened: Connection refused"),
         ("v4l2:///dev/video99", "cannot be opened. Is it connected"),

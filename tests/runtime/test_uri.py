@@ -77,7 +77,8 @@ def test_secrets_are_filled_in_and_encoded(tmp_path: Path, monkeypatch: pytest.M
     assert complete("rtsp://u:${CAM_PASSWORD}@cam/x") == "rtsp://u:a%2Fb%3Fc%23d%40e%20f%25@cam/x"
     assert complete(f"http://cam/x?key=${{file:{tmp_path / 'pass word'}}}") == "http://cam/x?key=from-a-file"
     assert fill_secrets("${CAM_PASSWORD}") == "a/b?c#d@e f%"
-    assert complete("sqlite:${CAM_PASSWORD}") == "sqlite:${CAM_PASSWORD}"
+    for path in ("sqlite:${CAM_PASSWORD}", "sqlite:///data/${CAM_PASSWORD}", "watch://${CAM_PASSWORD}/in"):
+        assert complete(path) == path  # a name; the value was percent-encoded, and results went into %2Fdata
 
 
 def test_missing_secret_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from edgead.runtime.sinks.callback import Callback
 from edgead.runtime.sinks.jsonl import JsonLines
 from edgead.runtime.sinks.late import LateSink
 from edgead.runtime.sinks.sink import BaseSink, LeftOut, Sink
-from edgead.runtime.sources.uri import complete, redact, refuse_bare_address, scheme_of
+from edgead.runtime.sources.uri import UNSET, complete, redact, refuse_bare_address, scheme_of
 
 FORMS = "jsonl:FILE (or jsonl:- for standard output), sqlite:FILE, rejects:DIR, http://HOST/PATH, mqtt://HOST/TOPIC"
 _SCHEMES = {
@@ -42,12 +42,14 @@ def open_sink(uri: str) -> Sink:
     A sink whose disk is full or fails is opened later: a line must not stand still for its records.
 
     Raises:
-        ConfigError: an unknown scheme or option, or a missing secret.
+        ConfigError: an unknown scheme or option, no file or folder, or a missing secret.
         MissingDependencyError: its package is not installed.
     """
     uri = complete(uri)
     scheme = scheme_of(uri)
-    if scheme in _SCHEMES and uri.partition(":")[2].lstrip("/"):
+    if scheme in _SCHEMES:
+        if not uri.partition(":")[2].partition("?")[0].strip("/ "):  # as a path, it would be the current folder
+            raise ConfigError(f"The sink {redact(uri)} names nothing to write to. {UNSET}")
         module, _, function = _SCHEMES[scheme].partition(":")
         opening: Callable[[str], Sink] = getattr(importlib.import_module(module), function)
         try:

@@ -19,6 +19,7 @@ from edgead.runtime.sources import open_source, redact, refuse_without_depth
 from edgead.runtime.sources.live import FIRST_DELAY, LONGEST_DELAY, CameraError
 from edgead.runtime.sources.python import CallableSource, IterableSource
 from edgead.runtime.sources.source import Captured, FrameSource, Source
+from edgead.runtime.sources.uri import UNSET
 from edgead.runtime.sources.watch import refuse_watched_twice
 
 _NAMED = re.compile(r"(\w[\w.-]*)=(.+)", re.DOTALL)
@@ -42,7 +43,7 @@ def as_source(source: Any, pixels: PixelFormat = COLOUR) -> Source:
     if isinstance(source, str):
         name, uri = split_name(source)
         if not uri.strip():  # as a path, it would be the current folder
-            raise ConfigError("A source is empty. Is the variable that it comes from set?")
+            raise ConfigError(f"A source is empty. {UNSET}")
         return _call(open_source(uri, pixels), name)
     if isinstance(source, Path):
         return open_source(str(source), pixels)

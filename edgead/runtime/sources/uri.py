@@ -16,6 +16,7 @@ from edgead.redaction import printable, redact, remember_secret
 from edgead.settings import parse_settings
 
 __all__ = [
+    "UNSET",
     "NoOptions",
     "complete",
     "fill_secrets",
@@ -26,9 +27,13 @@ __all__ = [
     "split_options",
 ]
 
+UNSET = "Is the variable that it comes from set?"
+"""Said of an address that names nothing."""
 T = TypeVar("T")
 _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]+):")
 _NETWORK = re.compile(r"(?:av\+)?(?:rtsps?|https?)|mqtts?")
+_FILES = frozenset({"jsonl", "sqlite", "rejects", "watch", "replay"})
+"""Schemes of paths, in which ``${`` and ``%`` are characters of a name."""
 _SECRET = re.compile(r"\$\{(?:(?P<file>file:[^}]*)|(?P<name>\w+))\}")
 _BARE_ADDRESS = re.compile(r"\s*[^\s:/\\@]+:[^@]*@[^\s@/]+")
 _ODD = "In a user or password write / as %2F, ? as %3F, # as %23, @ as %40, a space as %20, or take it from ${NAME}."
@@ -51,7 +56,7 @@ def complete(uri: str) -> str:
     if not scheme:
         return uri
     rest = uri.partition(":")[2]
-    if rest.startswith("//"):
+    if rest.startswith("//") and scheme not in _FILES:
         rest = fill_secrets(rest, encode=True)
     completed = f"{scheme}:{rest}"
     if _NETWORK.fullmatch(scheme):

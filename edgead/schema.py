@@ -74,7 +74,7 @@ class OneOf:
         return value in self.values
 
     def __str__(self) -> str:
-        return f"one of {', '.join(self.values)}"
+        return f"one of {', '.join(value or 'nothing' for value in self.values)}"
 
 
 @dataclasses.dataclass(frozen=True)

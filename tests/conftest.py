@@ -165,6 +165,26 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def squeezenet_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file in the form of torchvision's, with random weights."""
+    import torch
+
+    from edgead.train.backbones import torchvision
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "squeezenet1_1.pth"
+    torch.save(torchvision().models.get_model("squeezenet1_1", weights=None).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing was downloaded before, and nothing listens where downloads go."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+
+
 @pytest.fixture
 def write_image() -> Callable[..., Path]:
     """A function that writes a random image of a size (height, width) to a path and returns the path."""

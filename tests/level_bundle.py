@@ -80,7 +80,7 @@ def make_level_bundle(
 
 def teaching(method: str, folder: Path) -> tuple[str, ...]:
     """Return the settings that a method needs beside its size: of a student, a bundle that it learns from."""
-    return (f"teacher={make_level_bundle(folder / 'teacher.edgead').path}",) if method == "student" else ()
+    return (f"teacher={make_level_bundle(folder / 'teacher.edgead').path}",) if method.startswith("student") else ()
 
 
 def _write_model(path: Path, offset: float) -> None:

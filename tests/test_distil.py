@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from level_bundle import SIDE, frame_of, make_level_bundle
+from safetensors.torch import load_file
 
 from edgead import images
 from edgead.bundle import Bundle, read_bundle
 from edgead.cli import cli
 from edgead.console import Console
 from edgead.distil import architecture, distil, resume
-from edgead.distil.architecture import FAMILY, Timing, choose, measure_family
+from edgead.distil.architecture import LEARNED, PRETRAINED, Size, Timing, choose, measure_family
 from edgead.errors import CheckpointError, ConfigError, DataError, EdgeadError
 from edgead.files import write_json
 from edgead.geometry import Geometry
@@ -97,14 +99,18 @@ def test_the_report_shows_teacher_against_student(distilled: tuple[Path, Path, s
     assert "which nothing was chosen by" in said
 
 
-class Stopping(Console):
-    """Stops a training after some steps, as Ctrl-C does."""
+class Recording(Console):
+    """Keeps what is said."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
 
     def say(self, text: str) -> None:
         self.said.append(text)
+
+
+class Stopping(Recording):
+    """Stops a training after some steps, as Ctrl-C does."""
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Callable[[str], None]]:
@@ -167,19 +173,72 @@ def test_a_damaged_report_says_so(distilled: tuple[Path, Path, str], tmp_path: P
 
 @pytest.mark.long
 def test_the_family_is_measured_in_int8(teacher: Bundle) -> None:
-    times = measure_family(teacher, "onnxruntime", "int8")
-    assert list(times) == list(FAMILY)
+    family = LEARNED + PRETRAINED
+    times = measure_family(teacher, family, "onnxruntime", "int8")
+    assert list(times) == list(family)
     assert all(timing.median >= timing.undisturbed > 0 for timing in times.values())
 
 
 def test_the_largest_network_that_meets_the_target_is_taken(teacher: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    milliseconds = dict(zip(FAMILY, (1.0, 2.0, 3.0, 5.0, 4.0, 8.0, 9.0)))
+    milliseconds = dict(zip(LEARNED, (1.0, 2.0, 3.0, 5.0, 4.0, 8.0, 9.0)))
     times = {size: Timing(10 * value, value) for size, value in milliseconds.items()}
     monkeypatch.setattr(architecture, "measure_family", lambda *_: times)
-    assert choose(teacher, 4.5, "onnxruntime", "int8", Console()) == FAMILY[4]
-    assert choose(teacher, 1.0, "onnxruntime", "int8", Console()) == FAMILY[0]
+    assert choose(teacher, LEARNED, 4.5, "onnxruntime", "int8", Console()) == LEARNED[4]
+    assert choose(teacher, LEARNED, 1.0, "onnxruntime", "int8", Console()) == LEARNED[0]
     with pytest.raises(ConfigError, match=r"No student takes 0\.5 ms or less on onnxruntime.*1\.00 ms"):
-        choose(teacher, 0.5, "onnxruntime", "int8", Console())
+        choose(teacher, LEARNED, 0.5, "onnxruntime", "int8", Console())
+
+
+def _offered(monkeypatch: pytest.MonkeyPatch, chosen: Size) -> list[Sequence[Size]]:
+    """Record the families that are measured; `chosen` is taken from each."""
+    offered: list[Sequence[Size]] = []
+
+    def choose_at_once(_: Bundle, family: Sequence[Size], *__: Any) -> Size:
+        offered.append(family)
+        return chosen
+
+    monkeypatch.setattr(architecture, "choose", choose_at_once)
+    return offered
+
+
+def test_a_student_is_built_on_a_backbone(
+    teacher: Bundle, grey: Path, squeezenet_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered = _offered(monkeypatch, PRETRAINED[1])
+    made = distil(
+        teacher.path,
+        grey,
+        target_ms=5,
+        weights=squeezenet_weights,
+        settings=("pictures=24", "rounds=2", "batch_size=4", "steps=4"),
+        precision="fp32",
+        mixed_precision="no",
+        out=tmp_path / "run",
+        bundle_out=tmp_path / "student.edgead",
+    )
+    assert offered == [LEARNED + PRETRAINED]
+    assert made.bundle.manifest.config["backbone"] == "squeezenet1_1"
+    assert run_config.load_run_config(made.run).weights == str(squeezenet_weights)
+    trained = load_file(made.run / "weights.safetensors")
+    stored = torch.load(squeezenet_weights, weights_only=True)
+    frozen = {name.partition(".backbone.")[2]: value for name, value in trained.items() if ".backbone." in name}
+    assert frozen
+    assert all(torch.equal(value, stored[name]) for name, value in frozen.items())
+
+
+@pytest.mark.usefixtures("offline")
+def test_without_weights_a_student_learns_its_encoder(
+    teacher: Bundle, grey: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered, console, empty = _offered(monkeypatch, LEARNED[0]), Recording(), tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(DataError, match="empty"):  # the next thing that is looked at
+        distil(teacher.path, empty, target_ms=5, out=tmp_path / "run", console=console)
+    assert offered == [LEARNED]
+    assert "Fetch squeezenet1_1-b8a52dc0.pth from https://download.pytorch.org/models/" in console.said[0]
+    assert "Without them the student learns its encoder, and decides less like its teacher." in console.said[0]
+    with pytest.raises(CheckpointError, match="is not a file"):
+        distil(teacher.path, grey, target_ms=5, weights=grey, out=tmp_path / "run")
 
 
 @pytest.mark.parametrize("target", ["10", "ms", "0ms", "-1ms", "10s"])

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner, Result
 
 from edgead import quick
@@ -17,7 +16,6 @@ from edgead.console import Console
 from edgead.errors import CheckpointError
 from edgead.runtime.run import RunSummary, run
 from edgead.train import run_config
-from edgead.train.backbones import torchvision
 
 SETTINGS = ("--set", "size=96", "--set", "memory=100")
 
@@ -32,31 +30,15 @@ def photos(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file in the form of torchvision's, with random weights."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "squeezenet1_1.pth"
-    torch.save(torchvision().models.get_model("squeezenet1_1", weights=None).state_dict(), path)
-    return path
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing was downloaded before, and nothing listens where downloads go."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-
-
 def train(folder: Path, *options: object) -> Result:
     return CliRunner().invoke(cli, ["train", "--quick", "--out", str(folder), *map(str, options)])
 
 
 def test_ten_photographs_become_a_bundle_that_says_what_it_can_promise(
-    photos: Path, weights: Path, bundle: Bundle, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, squeezenet_weights: Path, bundle: Bundle, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = train(tmp_path / "first", "--data", photos, "--weights", weights, *SETTINGS)
+    done = train(tmp_path / "first", "--data", photos, "--weights", squeezenet_weights, *SETTINGS)
     assert done.exit_code == 0, done.output
     path = Path("runs", "export", "first.edgead")
     assert f"Next:  edgead predict {path} IMAGES" in done.stdout
@@ -76,11 +58,11 @@ def test_ten_photographs_become_a_bundle_that_says_what_it_can_promise(
 
 
 def test_json_names_runs_and_bundles(
-    photos: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, squeezenet_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(quick, "MOST_IMAGES", 6)
-    options = ("--data", photos, "--weights", weights, "--holdout", "0.5", "--json", *SETTINGS)
+    options = ("--data", photos, "--weights", squeezenet_weights, "--holdout", "0.5", "--json", *SETTINGS)
     done = train(tmp_path / "run", *options)
     found = json.loads(done.stdout)
     assert "photos: 6 of 10 good images are used" in done.stderr

@@ -19,6 +19,15 @@ SMALL = {
     "drept": ("size=64x96", "width=4", "components=3", "steps=3", "batch_size=2"),
     "patchcore": ("size=64x96", "levels=2,3", "memory=16", "batch_size=2"),
     "student": ("size=64x96", "widths=16,16", "pictures=8", "rounds=2", "steps=4", "batch_size=2"),
+    "student with backbone": (
+        "backbone=squeezenet1_1",
+        "size=64x96",
+        "widths=16,16",
+        "pictures=8",
+        "rounds=2",
+        "steps=4",
+        "batch_size=2",
+    ),
 }
 """Settings under which each method trains in seconds; a new method adds a line. The name begins with the method's."""
 LARGE = ("aand", "transfusion", "transfusion with depth")

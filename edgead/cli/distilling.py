@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgead.cli.options import PATH, json_option, refuse_to_change, required, training_options
+from edgead.cli.options import PATH, json_option, refuse_to_change, required, training_options, weights_option
 from edgead.cli.output import emit, terminal
 from edgead.text import typed
 
@@ -38,6 +38,7 @@ def _read_target(context: click.Context, parameter: click.Parameter, text: str) 
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting; see `edgead methods student`."
 )
+@weights_option
 @click.option(
     "--precision", default="int8", show_default=True, help="Precision of the student: int8, fp16, fp32 or auto."
 )

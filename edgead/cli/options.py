@@ -163,6 +163,10 @@ decision_options = _all_of(
 )
 """How frames are decided and where results go, for `predict` and `run`."""
 
+weights_option = click.option(
+    "--weights", type=PATH, help="ImageNet weights of the backbone, .pth or .safetensors. [default: download]"
+)
+
 training_options = _all_of(
     (
         click.option(

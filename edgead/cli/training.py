@@ -15,6 +15,7 @@ from edgead.cli.options import (
     refuse_to_change,
     required,
     training_options,
+    weights_option,
 )
 from edgead.cli.output import emit, terminal
 from edgead.text import typed
@@ -50,9 +51,7 @@ from edgead.text import typed
     type=PATH,
     help="For DRepT: data of another product with defects, or a run trained with it. Repeatable.",
 )
-@click.option(
-    "--weights", type=PATH, help="ImageNet weights of the backbone, .pth or .safetensors. [default: download]"
-)
+@weights_option
 @click.option(
     "--holdout", type=float, help="Share of good images held out for the threshold. [default: 0.2; with --quick 0.3]"
 )

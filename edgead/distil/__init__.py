@@ -27,7 +27,7 @@ METHOD = "student"
 ENGINE = "onnxruntime"
 FIXED = ("teacher", "teacher_digest", "size")
 """Settings that the teacher decides."""
-SHAPE = ("stem", "widths", "blocks")
+SHAPE = ("backbone", "stem", "widths", "blocks")
 """Settings that are chosen by the time they take."""
 
 
@@ -56,6 +56,7 @@ def distil(
     category: str | None = None,
     settings: tuple[str, ...] = (),
     textures: str | Path | None = None,
+    weights: str | Path | None = None,
     out: str | Path | None = None,
     bundle_out: str | Path | None = None,
     precision: str = "int8",
@@ -81,6 +82,8 @@ def distil(
         settings: ``"name=value"`` overrides of the student's configuration. With one of `SHAPE` nothing is measured.
         out: folder of the run.
         bundle_out: folder of the bundle; by default below ``runs/export``.
+        weights: file of the ImageNet weights of squeezenet1_1, which encodes the images. None: they are downloaded.
+            If they cannot be, the student learns its encoder, and decides less like its teacher.
         precision: precision of the student: ``"int8"``, ``"fp32"``, ``"fp16"`` or ``"auto"``.
         category, textures, seed, device, mixed_precision, workers, holdout, track: as for `edgead.train.train`.
         false_reject: as for `edgead.export.export`.
@@ -91,7 +94,7 @@ def distil(
         GateError: the student fails the gate of its precision; the run is kept.
         EdgeadError: see `edgead.errors`.
     """
-    from edgead.distil.architecture import choose
+    from edgead.distil.architecture import LEARNED, PRETRAINED, choose
     from edgead.train import train
     from edgead.train.configuration import configure
     from edgead.train.methods import get_method
@@ -116,7 +119,10 @@ def distil(
         refuse_run(Path(out))
     chosen: tuple[str, ...] = ()
     if not named & {*SHAPE}:
-        chosen = choose(read_bundle(path), target_ms, engine, precision, console).settings
+        family = LEARNED + PRETRAINED if _have_weights(weights, console) else LEARNED
+        size = choose(read_bundle(path), family, target_ms, engine, precision, console)
+        chosen = size.settings
+        weights = weights if size.backbone else None
     [run] = train(
         METHOD,
         data,
@@ -131,10 +137,26 @@ def distil(
         workers=workers,
         holdout=holdout,
         textures=textures,
+        weights=weights,
         track=track,
         console=console,
     )
     return finish(path, run)
+
+
+def _have_weights(weights: str | Path | None, console: Console) -> bool:
+    """Read the backbone's weights once, before any work; what was downloaded stays on this machine."""
+    from edgead.distil.architecture import BACKBONE
+    from edgead.train.backbones import LEVELS, Backbone
+
+    try:
+        Backbone(BACKBONE, LEVELS[BACKBONE]).load_pretrained(Path(weights) if weights else None)
+    except CheckpointError as error:
+        if weights is not None:
+            raise
+        console.say(f"{error}\nWithout them the student learns its encoder, and decides less like its teacher.")
+        return False
+    return True
 
 
 def resume(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,30 +41,42 @@ ROUNDS = 21
 class Size:
     """A network of the family: settings of `StudentConfig`."""
 
-    stem: int
     widths: tuple[int, ...]
-    blocks: int
+    blocks: int = 1
+    stem: int = 2
+    backbone: str = ""
 
     @property
     def settings(self) -> tuple[str, ...]:
         """These as ``NAME=VALUE``."""
-        return (f"stem={self.stem}", f"widths={','.join(map(str, self.widths))}", f"blocks={self.blocks}")
+        encoder = f"backbone={self.backbone}" if self.backbone else f"stem={self.stem}"
+        return (encoder, f"widths={','.join(map(str, self.widths))}", f"blocks={self.blocks}")
 
     def describe(self) -> str:
         """Describe it in half a line."""
-        return f"stem {self.stem}, widths {'-'.join(map(str, self.widths))}, blocks {self.blocks}"
+        encoder = self.backbone if self.backbone else f"stem {self.stem}"
+        return f"{encoder}, widths {'-'.join(map(str, self.widths))}, blocks {self.blocks}"
 
 
-FAMILY = (
-    Size(8, (16, 32, 48), 1),
-    Size(4, (16, 32, 48), 1),
-    Size(4, (32, 48, 64), 1),
-    Size(2, (16, 32, 64, 96), 1),
-    Size(4, (32, 64, 96), 2),
-    Size(2, (32, 48, 64, 96), 2),
-    Size(2, (32, 64, 96, 96), 3),
+BACKBONE = "squeezenet1_1"
+"""The cheapest of those with listed levels."""
+LEARNED = (
+    Size((16, 32, 48), stem=8),
+    Size((16, 32, 48), stem=4),
+    Size((32, 48, 64), stem=4),
+    Size((16, 32, 64, 96)),
+    Size((32, 64, 96), 2, stem=4),
+    Size((32, 48, 64, 96), 2),
+    Size((32, 64, 96, 96), 3),
 )
-"""From the fewest operations to the most: 0.02 to 1.6 G multiply-adds at 256×256."""
+"""Without a backbone, from the fewest operations to the most: 0.02 to 1.6 G multiply-adds at 256×256."""
+PRETRAINED = (
+    Size((32,), backbone=BACKBONE),
+    Size((32, 32), backbone=BACKBONE),
+    Size((32, 32, 32), backbone=BACKBONE),
+    Size((64, 64, 64), 2, backbone=BACKBONE),
+)
+"""On a backbone, in the same order. The smallest agrees better with its teacher than a learned one (docs/adr/0048)."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +87,17 @@ class Timing:
     undisturbed: float
 
 
-def choose(teacher: Bundle, target_ms: float, engine: str, precision: str, console: Console) -> Size:
-    """Measure the family at the teacher's input size and return the largest network that meets the target.
+def choose(
+    teacher: Bundle, family: Sequence[Size], target_ms: float, engine: str, precision: str, console: Console
+) -> Size:
+    """Measure a family at the teacher's input size and return its last network that meets the target.
 
     Raises:
         ConfigError: none does.
         EdgeadError: the engine cannot be opened here.
     """
-    console.say(f"measuring {len(FAMILY)} networks on {engine}, {precision}, {ROUNDS} inferences each")
-    times = measure_family(teacher, engine, "int8" if precision == AUTO else precision)
+    console.say(f"measuring {len(family)} networks on {engine}, {precision}, {ROUNDS} inferences each")
+    times = measure_family(teacher, family, engine, "int8" if precision == AUTO else precision)
     for size, timing in times.items():
         console.say(f"  {size.describe()}: {timing.undisturbed:.2f} ms undisturbed, median {timing.median:.2f} ms")
     fitting = [size for size, timing in times.items() if timing.undisturbed <= target_ms]
@@ -97,12 +111,12 @@ def choose(teacher: Bundle, target_ms: float, engine: str, precision: str, conso
     return fitting[-1]
 
 
-def measure_family(teacher: Bundle, engine: str, precision: str) -> dict[Size, Timing]:
+def measure_family(teacher: Bundle, family: Sequence[Size], engine: str, precision: str) -> dict[Size, Timing]:
     """Return the time of each network of the family, untrained: weights do not change how long it takes."""
     frames = teacher.golden().frames
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         engines: dict[Size, Engine] = {}
-        for number, size in enumerate(FAMILY):
+        for number, size in enumerate(family):
             bundle = _untrained(Path(folder, f"{number}.edgead"), size, teacher, frames, precision)
             engines[size] = open_engine(engine, bundle)
             stack.callback(engines[size].close)

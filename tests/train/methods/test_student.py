@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 from level_bundle import make_level_bundle
+from torch import nn
 
 from edgead.errors import ConfigError
+from edgead.train.configuration import configure
 from edgead.train.method import TrainingData
 from edgead.train.methods.student import transfer_set
 from edgead.train.methods.student.config import StudentConfig
 from edgead.train.methods.student.examples import KINDS, draw_anomalous, draw_good, draw_jittered, fade, join, vary
-from edgead.train.methods.student.losses import CERTAIN, Imitation, disagreement, preprocess
-from edgead.train.methods.student.network import StudentNetwork, compress, level_sizes
+from edgead.train.methods.student.losses import CERTAIN, Imitation, disagreement
+from edgead.train.methods.student.method import Student
+from edgead.train.methods.student.network import StudentNetwork, compress
 from edgead.train.methods.student.transfer_set import TransferSet, find_scale
 
 
@@ -54,17 +57,43 @@ def test_a_map_that_never_changes_on_good_images_has_a_scale() -> None:
 def test_every_level_has_the_size_it_is_said_to_have(stem: int, size: tuple[int, int]) -> None:
     config = StudentConfig(size=size, stem=stem, widths=(16, 16, 32))
     network = StudentNetwork(config).eval()
-    image, sizes = torch.zeros(1, 3, *size), []
-    for level in network.levels:
-        image = level(image)
-        sizes.append(tuple(image.shape[2:]))
-    assert sizes == level_sizes(config)
-    scores, maps = network(torch.zeros(2, 3, *size))
+    frames = torch.zeros(2, *size, 3, dtype=torch.uint8)
+    sizes = [tuple(level.shape[2:]) for level in network.encoder(frames)]
+    assert sizes == network.encoder.sizes
+    scores, maps = network(frames)
     assert scores.shape == (2,)
     assert tuple(maps.shape[1:]) == network.grid == sizes[1 if stem == 2 else 0]
 
 
+@pytest.mark.parametrize("backbone", ["squeezenet1_1", "resnet18"])
+@pytest.mark.parametrize("size", [(64, 96), (65, 97), (75, 90)])
+def test_a_backbones_levels_are_decoded_whatever_their_size(backbone: str, size: tuple[int, int]) -> None:
+    network = StudentNetwork(StudentConfig(size=size, backbone=backbone, widths=(16, 16, 16))).eval()
+    frames = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8)
+    scores, maps = network(frames)
+    assert scores.shape == (2,)
+    assert tuple(maps.shape[1:]) == network.grid == network.encoder.sizes[0]
+    assert all(abs(cells - side / 4) <= 1.5 for cells, side in zip(network.grid, size))
+
+
+def test_a_backbone_is_not_trained() -> None:
+    torch.manual_seed(0)
+    network = StudentNetwork(StudentConfig(size=(64, 64), backbone="squeezenet1_1", widths=(16, 16)))
+    nn.init.normal_(network.head.weight)
+    frames = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    network.train()(frames)[0].sum().backward()
+    learned = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+    frozen = {name for name, _ in network.named_parameters()} - learned
+    assert frozen == {name for name, _ in network.named_parameters() if ".backbone." in name}
+
+
 def test_shapes_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ConfigError, match="1 to 3 levels with a backbone, not 4"):
+        StudentConfig(backbone="squeezenet1_1", widths=(16,) * 4)
+    with pytest.raises(ConfigError, match="backbone must be 32 pixels or more"):
+        StudentConfig(backbone="squeezenet1_1", widths=(16, 16), size=(16, 64))
+    with pytest.raises(ConfigError, match="must be one of nothing, alexnet, squeezenet1_1"):
+        configure(Student, "paper", ("backbone=squeezenet",))
     with pytest.raises(ConfigError, match="2 to 5 levels"):
         StudentConfig(widths=(16,))
     with pytest.raises(ConfigError, match="3 levels or more"):
@@ -180,4 +209,3 @@ def test_large_errors_where_the_teacher_sees_something_count_most() -> None:
     }
     assert losses["flat"] == {"map": 0.0, "hard": 0.0, "score": 0.0}
     assert losses["high"]["map"] > 1.5 * losses["low"]["map"] > 0
-    assert preprocess(frames + 255).max() == 1.0

@@ -8,11 +8,15 @@ from itertools import pairwise
 from typing import Annotated
 
 from edgead.errors import ConfigError
-from edgead.schema import Within
+from edgead.schema import OneOf, Within
+from edgead.train.backbones import LEVELS
 from edgead.train.method_config import MOST_STEPS, Count, NotNegative, OptimisedConfig, Share
 
 COARSEST = 4
 """Pixels to a cell of the finest level that the map is decoded at, unless the stem is coarser."""
+
+SMALLEST = 32
+"""Least side of an image that a backbone sees."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,15 @@ class StudentConfig(OptimisedConfig):
     """Folder of the bundle that is imitated; `edgead distil` sets it. It must see colour images without depth."""
     teacher_digest: str = ""
     """`digest` in the teacher's manifest; another bundle in that folder is refused. Empty: any is taken."""
+    backbone: Annotated[str, OneOf(("", *LEVELS))] = ""
+    """Pretrained network that encodes the image and is not trained. Empty: the student learns its encoder."""
     stem: Count = 2
-    """Pixels to a cell of the first level, along either side: 2, 4 or 8."""
+    """Pixels to a cell of the first learned level, along either side: 2, 4 or 8. Not used with a backbone."""
     widths: tuple[Count, ...] = (16, 32, 64, 96)
-    """Channels of the levels, each half as fine as the one before. Multiples of 16 fill a CPU's INT8 kernels."""
+    """Channels of the levels, each half as fine as the one before. Multiples of 16 fill a CPU's INT8 kernels. With a
+    backbone, its first levels are used, 1 to 3 of them."""
     blocks: Count = 1
-    """Convolutions of each level after the one that makes it coarser."""
+    """Convolutions of each level after its first one."""
     pictures: Count = 2000
     """Images that the teacher is run on, over all rounds."""
     rounds: Count = 3
@@ -54,6 +61,9 @@ class StudentConfig(OptimisedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.backbone:
+            self._check_backbone()
+            return
         if self.stem not in (2, 4, 8):
             raise ConfigError(f"stem must be 2, 4 or 8, not {self.stem}.")
         if not 2 <= len(self.widths) <= 5:
@@ -63,6 +73,12 @@ class StudentConfig(OptimisedConfig):
         coarsest = self.stem * 2 ** (len(self.widths) - 1)
         if min(self.size) < coarsest:
             raise ConfigError(f"The sides of a student with these levels must be {coarsest} pixels or more.")
+
+    def _check_backbone(self) -> None:
+        if len(self.widths) > len(LEVELS[self.backbone]):
+            raise ConfigError(f"widths must name 1 to 3 levels with a backbone, not {len(self.widths)}.")
+        if min(self.size) < SMALLEST:
+            raise ConfigError(f"The sides of a student with a backbone must be {SMALLEST} pixels or more.")
 
     def learning_rate_factor(self, step: int, steps: int) -> float:
         return 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -13,19 +13,17 @@ from edgead.train.methods.student.network import StudentNetwork
 
 
 class ExportModel(nn.Module):
-    """The division by 255 is in the first convolution, which so reads the bytes as they are; upsampling is a product
-    with a matrix on either side."""
+    """The scale of the frames is in the first convolutions, which read the bytes as they are, less ImageNet's mean in
+    front of a backbone; upsampling is a product with a matrix on either side."""
 
     def __init__(self, network: StudentNetwork, config: StudentConfig) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).eval()
-        first = self.network.levels[0].get_submodule("0.0")
-        assert isinstance(first, nn.Conv2d)
-        first.weight = nn.Parameter((first.weight / 255).detach())
+        self.network.encoder.fold()
         self.scoring = _Scoring(self.network, config)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        scores, maps = self.scoring(self.network.features(frames.float().permute(0, 3, 1, 2)))
+        scores, maps = self.scoring(self.network.features(frames))
         return scores, maps
 
 

@@ -34,7 +34,7 @@ class Imitation(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses on ``frames [B, H, W, 3] uint8``, the teacher's ``map [B, h, w]`` and ``score [B]``."""
-        scores, maps = self.network(preprocess(batch["frames"]))
+        scores, maps = self.network(batch["frames"])
         with torch.autocast(maps.device.type, enabled=False):
             weighted = map_errors(maps.float(), compress(batch["map"], self.network.map_scale))
             hardest = weighted.flatten().topk(max(1, int(HARD_CELLS * weighted.numel()))).values
@@ -59,8 +59,3 @@ def disagreement(scores: Tensor, wanted: Tensor) -> Tensor:
     are below 0, or both beyond `CERTAIN`, no threshold lies between them.
     """
     return (scores.clamp(0, CERTAIN) - wanted.clamp(0, CERTAIN)).abs()
-
-
-def preprocess(frames: Tensor) -> Tensor:
-    """``[N, H, W, 3] uint8`` to ``[N, 3, H, W] float32`` in [0, 1]."""
-    return frames.float().permute(0, 3, 1, 2) / 255

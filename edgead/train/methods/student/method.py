@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from edgead.train.methods.student.config import StudentConfig
 from edgead.train.methods.student.examples import draw_anomalous
 from edgead.train.methods.student.export_model import ExportModel
 from edgead.train.methods.student.losses import Imitation
-from edgead.train.methods.student.network import StudentNetwork
+from edgead.train.methods.student.network import PretrainedEncoder, StudentNetwork
 from edgead.train.methods.student.reference_model import ReferenceModel
 from edgead.train.methods.student.transfer_set import TransferSet
 
@@ -45,6 +46,12 @@ class Student(Method):
     def __init__(self, config: StudentConfig) -> None:
         self.config: StudentConfig = config
         self.network: StudentNetwork = StudentNetwork(config)
+
+    def load_pretrained(self, weights: Path | None) -> None:
+        if isinstance(self.network.encoder, PretrainedEncoder):
+            self.network.encoder.backbone.load_pretrained(weights)
+        else:
+            super().load_pretrained(weights)
 
     def published(self) -> StudentConfig:
         return self.config  # nobody published one that it could depart from

@@ -1,13 +1,16 @@
-"""A plain U-Net: convolutions, batch norm and ReLU; sums where it goes up again, so that every level is one width."""
+"""A U-Net on a learned or a pretrained encoder; sums where it goes up again, so that every level is one width."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgead.train.backbones import LEVELS, Backbone, fold_normalisation, normalise
 from edgead.train.methods.student.config import COARSEST, StudentConfig
 
 
@@ -16,18 +19,69 @@ def _unit(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Seq
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
-def level_sizes(config: StudentConfig) -> list[tuple[int, int]]:
-    """Return the (rows, columns) of the cells of each level."""
-    height, width = (-(-side // config.stem) for side in config.size)
-    sizes = [(height, width)]
-    for _ in config.widths[1:]:
-        height, width = (height + 1) // 2, (width + 1) // 2
-        sizes.append((height, width))
-    return sizes
+def _level(first: nn.Module, width: int, blocks: int) -> nn.Sequential:
+    return nn.Sequential(first, *(_unit(width, width) for _ in range(blocks)))
+
+
+class LearnedEncoder(nn.Module):
+    """Levels of strided convolutions. The first has cells of `stem` pixels, each other one is half as fine."""
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__()
+        widths = config.widths
+        firsts = [_unit(3, widths[0], config.stem + 1, config.stem)]
+        firsts += (_unit(before, after, stride=2) for before, after in pairwise(widths))
+        self.levels = nn.ModuleList(_level(first, width, config.blocks) for first, width in zip(firsts, widths))
+        self.largest = 255
+        self.sizes = [_cells(config.size, config.stem)]
+        for _ in widths[1:]:
+            self.sizes.append(_cells(self.sizes[-1], 2))
+
+    def forward(self, frames: Tensor) -> list[Tensor]:
+        """Frames ``[N, H, W, 3]`` in 0 to 255 to one ``[N, C, h, w]`` for each level."""
+        x, found = frames.float().permute(0, 3, 1, 2), []
+        if self.largest != 1:
+            x = x / self.largest
+        for level in self.levels:
+            x = level(x)
+            found.append(x)
+        return found
+
+    def fold(self) -> None:
+        """Move the division by 255 into the first convolution, in place."""
+        first = cast(nn.Conv2d, self.levels.get_submodule("0.0.0"))
+        first.weight, self.largest = nn.Parameter((first.weight / self.largest).detach()), 1
+
+
+class PretrainedEncoder(nn.Module):
+    """Levels of a frozen backbone, each followed by convolutions that are learned."""
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__()
+        widths = config.widths
+        self.backbone = Backbone(config.backbone, LEVELS[config.backbone][: len(widths)])
+        self.normalise: Callable[[Tensor], Tensor] = normalise
+        shapes = self.backbone.shapes(config.size)
+        self.levels = nn.ModuleList(
+            _level(_unit(shape[0], width, kernel=1), width, config.blocks) for shape, width in zip(shapes, widths)
+        )
+        self.sizes = [shape[1:] for shape in shapes]
+
+    def forward(self, frames: Tensor) -> list[Tensor]:
+        """Frames ``[N, H, W, 3]`` in 0 to 255 to one ``[N, C, h, w]`` for each level."""
+        return [level(features) for level, features in zip(self.levels, self.backbone(self.normalise(frames)))]
+
+    def fold(self) -> None:
+        """Move ImageNet's deviation into the first convolution, in place."""
+        self.normalise = fold_normalisation(self.backbone)
+
+
+def _cells(size: tuple[int, int], side: int) -> tuple[int, int]:
+    return -(-size[0] // side), -(-size[1] // side)
 
 
 class StudentNetwork(nn.Module):
-    """Images ``[N, 3, H, W]`` in [0, 1] to two planes ``[N, 2, h, w]``, and what they mean.
+    """Frames ``[N, H, W, 3]`` in 0 to 255 to two planes ``[N, 2, h, w]``, and what they mean.
 
     The first plane is the map, compressed (`compress`), the second is added to it before its maximum is the score.
     """
@@ -37,36 +91,28 @@ class StudentNetwork(nn.Module):
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
-        widths, self.sizes = config.widths, level_sizes(config)
-        self.finest = sum(config.stem * 2**level < COARSEST for level in range(len(widths)))
-        self.grid = self.sizes[self.finest]
-        stem = [_unit(3, widths[0], config.stem + 1, config.stem)]
-        downs = [*stem, *(_unit(before, after, stride=2) for before, after in pairwise(widths))]
-        self.levels = nn.ModuleList(
-            nn.Sequential(down, *(_unit(width, width) for _ in range(config.blocks)))
-            for down, width in zip(downs, widths)
-        )
-        above = widths[self.finest :]
-        self.narrow = nn.ModuleList(_unit(coarse, fine, kernel=1) for fine, coarse in pairwise(above))
-        self.merge = nn.ModuleList(_unit(fine, fine) for fine in above[:-1])
-        self.head = nn.Conv2d(above[0], 2, 1)
+        self.encoder = PretrainedEncoder(config) if config.backbone else LearnedEncoder(config)
+        first = COARSEST if config.backbone else config.stem
+        self.finest = sum(first << level < COARSEST for level in range(len(config.widths)))
+        self.sizes = self.encoder.sizes[self.finest :]
+        self.grid = self.sizes[0]
+        widths = config.widths[self.finest :]
+        self.narrow = nn.ModuleList(_unit(coarse, fine, kernel=1) for fine, coarse in pairwise(widths))
+        self.merge = nn.ModuleList(_unit(fine, fine) for fine in widths[:-1])
+        self.head = nn.Conv2d(widths[0], 2, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
         self.slope, self.offset = nn.Parameter(torch.ones(())), nn.Parameter(torch.zeros(()))
         self.register_buffer("map_scale", torch.tensor([0.0, 1.0]))
         self.register_buffer("score_scale", torch.tensor([0.0, 1.0]))
 
-    def features(self, image: Tensor) -> Tensor:
-        """Image to the features of the finest cells that are decoded, ``[N, C, h, w]``."""
-        found = []
-        for level in self.levels:
-            image = level(image)
-            found.append(image)
-        x = found[-1]
-        for number in reversed(range(len(self.merge))):
-            skip, (rows, columns) = found[self.finest + number], self.sizes[self.finest + number]
-            up = F.interpolate(self.narrow[number](x), scale_factor=2.0, mode="nearest")[:, :, :rows, :columns]
-            x = self.merge[number](up + skip)
+    def features(self, frames: Tensor) -> Tensor:
+        """Frames to the features of the finest cells that are decoded, ``[N, C, h, w]``."""
+        found = self.encoder(frames)[self.finest :]
+        x: Tensor = found[-1]
+        for level in reversed(range(len(self.merge))):
+            finer = _double(self.narrow[level](x), self.sizes[level + 1], self.sizes[level])
+            x = self.merge[level](finer + found[level])
         return x
 
     def score(self, planes: Tensor) -> Tensor:
@@ -74,10 +120,18 @@ class StudentNetwork(nn.Module):
         scores: Tensor = self.slope * planes.sum(dim=1).amax(dim=(1, 2)) + self.offset
         return scores
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Image to scores ``[N]`` and maps ``[N, h, w]``, both compressed."""
-        planes = self.head(self.features(image))
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames to scores ``[N]`` and maps ``[N, h, w]``, both compressed."""
+        planes = self.head(self.features(frames))
         return self.score(planes), planes[:, 0]
+
+
+def _double(cells: Tensor, size: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
+    """Cells of a level to those of the next finer one. Where a backbone leaves out the last ones, they are zeros."""
+    rows, columns = (max(0, -(-side // 2) - count) for side, count in zip(wanted, size))
+    if rows or columns:
+        cells = F.pad(cells, (0, columns, 0, rows))
+    return F.interpolate(cells, scale_factor=2.0, mode="nearest")[:, :, : wanted[0], : wanted[1]]
 
 
 def compress(values: Tensor, scale: Tensor) -> Tensor:

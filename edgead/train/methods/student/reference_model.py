@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgead.train.methods.student.config import StudentConfig
-from edgead.train.methods.student.losses import preprocess
 from edgead.train.methods.student.network import StudentNetwork
 
 
@@ -18,5 +17,5 @@ class ReferenceModel(nn.Module):
         self.network, self.size = network, config.size
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        scores, maps = self.network(preprocess(frames))
+        scores, maps = self.network(frames)
         return scores, F.interpolate(maps[:, None], self.size, mode="bilinear", align_corners=False)[:, 0]

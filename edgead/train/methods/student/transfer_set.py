@@ -24,7 +24,7 @@ from edgead.train.feature_cache import FeatureCache
 from edgead.train.method import Arrays, TrainingData
 from edgead.train.methods.student.config import StudentConfig
 from edgead.train.methods.student.examples import draw_anomalous, draw_good, jitter, vary
-from edgead.train.methods.student.losses import disagreement, map_errors, preprocess
+from edgead.train.methods.student.losses import disagreement, map_errors
 from edgead.train.methods.student.network import StudentNetwork, compress
 from edgead.train.synthetic import Rng
 from edgead.train.teacher import Teacher
@@ -172,7 +172,7 @@ class TransferSet:
             row = {
                 name: torch.from_numpy(np.array(value)[None]).to(device) for name, value in self._row(number).items()
             }
-            scores, maps = network(preprocess(row["frames"]))
+            scores, maps = network(row["frames"])
             map_error = map_errors(maps, compress(row["map"], network.map_scale)).mean()
             apart = disagreement(scores, compress(row["score"], network.score_scale))
             errors.append((float(map_error), float(apart)))

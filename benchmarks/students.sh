@@ -1,0 +1,56 @@
+#!/bin/sh
+# Teachers, their INT8 bundles, and their students on the cookies, whose settings were fixed before the first run.
+#
+#     sh benchmarks/students.sh DATA OUT [NAME...]
+#
+# DATA holds aws_cookies, textures and weights. OUT is a folder for everything that is made. NAME: some of the teachers below.
+# A student is trained for 2,000 steps, half of the default, as those of the tables before.
+set -eu
+data=$1 out=$2
+shift 2
+squeezenet=$data/weights/squeezenet1_1_imagenet.pth
+resnet=$data/weights/resnet50v2_imagenet_stem_l1_l3.pth
+mkdir -p "$out"
+
+teacher() { # NAME ARGUMENTS: train it and export it in both precisions; INT8 may be refused by its gate
+    name=$1
+    shift
+    [ -d "$out/$name.edgead" ] && return
+    edgead train --data "$data/aws_cookies" --seed 0 --out "$out/$name" "$@"
+    edgead export --checkpoint "$out/$name" --out "$out/$name.edgead"
+    edgead export --checkpoint "$out/$name" --precision int8 --out "$out/$name-int8.edgead" || true
+}
+
+student() { # NAME WIDTHS [ARGUMENTS]: the levels of the backbone that it uses
+    name=$1 widths=$2
+    shift 2
+    edgead distil "$out/$name.edgead" --data "$data/aws_cookies" --textures "$data/textures" --weights "$squeezenet" \
+        --target 10ms --engine openvino --set backbone=squeezenet1_1 --set "widths=$widths" --set blocks=1 --set steps=2000 \
+        --out "$out/$name-student" --bundle-out "$out/$name-student.edgead" "$@"
+}
+
+for name in ${*:-patchcore-resnet50v2 patchcore differnet transfusion aand}; do
+    case $name in
+    patchcore-resnet50v2)
+        teacher $name --method patchcore --preset edge --set backbone=resnet50v2 --set size=320 --set memory=8192 \
+            --weights "$resnet"
+        student $name 32,32 --set pictures=800 # its teacher takes most of a second for each
+        ;;
+    patchcore)
+        teacher $name --method patchcore --preset nano --weights "$squeezenet"
+        student $name 32
+        ;;
+    differnet)
+        teacher $name --method differnet --preset nano --weights "$squeezenet"
+        student $name 32,32
+        ;;
+    transfusion) # 18 reverse steps
+        teacher $name --method transfusion --preset nano --set size=128 --set steps=600 --textures "$data/textures"
+        student $name 32,32
+        ;;
+    aand)
+        teacher $name --method aand --preset nano --set size=257 --weights "$squeezenet" --textures "$data/textures"
+        student $name 32,32
+        ;;
+    esac
+done

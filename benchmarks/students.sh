@@ -1,9 +1,10 @@
 #!/bin/sh
-# Teachers, their INT8 bundles, and their students on the cookies, whose settings were fixed before the first run.
+# Teachers, their INT8 bundles, and their students, whose settings were fixed before the first run.
 #
 #     sh benchmarks/students.sh DATA OUT [NAME...]
 #
-# DATA holds aws_cookies, textures and weights. OUT is a folder for everything that is made. NAME: some of the teachers below.
+# DATA holds aws_cookies, mvtec_hazelnut_reduced, textures and weights. OUT is a folder for everything that is made.
+# NAME: some of the teachers below.
 # A student is trained for 2,000 steps, half of the default, as those of the tables before.
 set -eu
 data=$1 out=$2
@@ -16,7 +17,7 @@ teacher() { # NAME ARGUMENTS: train it and export it in both precisions; INT8 ma
     name=$1
     shift
     [ -d "$out/$name.edgead" ] && return
-    edgead train --data "$data/aws_cookies" --seed 0 --out "$out/$name" "$@"
+    edgead train --data "$data/$set" --seed 0 --out "$out/$name" "$@"
     edgead export --checkpoint "$out/$name" --out "$out/$name.edgead"
     edgead export --checkpoint "$out/$name" --precision int8 --out "$out/$name-int8.edgead" || true
 }
@@ -24,12 +25,13 @@ teacher() { # NAME ARGUMENTS: train it and export it in both precisions; INT8 ma
 student() { # NAME WIDTHS [ARGUMENTS]: the levels of the backbone that it uses
     name=$1 widths=$2
     shift 2
-    edgead distil "$out/$name.edgead" --data "$data/aws_cookies" --textures "$data/textures" --weights "$squeezenet" \
+    edgead distil "$out/$name.edgead" --data "$data/$set" --textures "$data/textures" --weights "$squeezenet" \
         --target 10ms --engine openvino --set backbone=squeezenet1_1 --set "widths=$widths" --set blocks=1 --set steps=2000 \
         --out "$out/$name-student" --bundle-out "$out/$name-student.edgead" "$@"
 }
 
-for name in ${*:-patchcore-resnet50v2 patchcore differnet transfusion aand}; do
+for name in ${*:-patchcore-resnet50v2 patchcore differnet transfusion aand aand-hazelnut}; do
+    set=aws_cookies
     case $name in
     patchcore-resnet50v2)
         teacher $name --method patchcore --preset edge --set backbone=resnet50v2 --set size=320 --set memory=8192 \
@@ -48,7 +50,8 @@ for name in ${*:-patchcore-resnet50v2 patchcore differnet transfusion aand}; do
         teacher $name --method transfusion --preset nano --set size=128 --set steps=600 --textures "$data/textures"
         student $name 32,32
         ;;
-    aand)
+    aand | aand-hazelnut)
+        [ $name = aand ] || set=mvtec_hazelnut_reduced
         teacher $name --method aand --preset nano --set size=257 --weights "$squeezenet" --textures "$data/textures"
         student $name 32,32
         ;;

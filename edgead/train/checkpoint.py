@@ -29,7 +29,7 @@ from edgead.train.method import Method, Trainable
 from edgead.train.methods import get_method
 from edgead.train.run_config import CONFIG, RunConfig, load_run_config, save_run_config
 from edgead.train.training_state import STATE, drop_next_state
-from edgead.train.weights import pack, write
+from edgead.train.weights import load_exactly, pack, write
 
 WEIGHTS = "weights.safetensors"
 
@@ -108,9 +108,10 @@ def load_weights(network: torch.nn.Module, folder: Path, sha256: str | None = No
                 f"{path} is damaged, or belongs to another run: its SHA-256 differs from that in {CONFIG}.\n"
                 "Restore the right file, or train again."
             )
-        network.load_state_dict(load(content))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        values = load(content)
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} does not hold the weights of this run: {error}") from error
+    load_exactly(f"{path} does not hold the weights of this run", network, values)
 
 
 def build_method(run: RunConfig) -> Method:

@@ -26,7 +26,7 @@ from edgead.errors import CheckpointError
 from edgead.files import file_lock, remove_unfinished
 from edgead.schema import Within
 from edgead.train.method import Trainable
-from edgead.train.weights import pack, write
+from edgead.train.weights import load_exactly, pack, write
 
 STATE, NEXT = "state.safetensors", "next.safetensors"
 LOCK = ".lock"
@@ -105,11 +105,12 @@ def load_state(folder: Path, trainable: Trainable) -> tuple[State, dict[str, Ten
         state = schema.read(State, {name: value for name, value in found.items() if value == value})  # without NaN
         tensors = load_file(path)
         network = {name.removeprefix("network/"): value for name, value in tensors.items() if name[0] == "n"}
-        trainable.network.load_state_dict(network)
-    except (OSError, SafetensorError, RuntimeError, AttributeError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} cannot be resumed from: {error}\nRestore it, or delete it to start this training again."
         ) from error
+    what = f"{path} is of another network. Restore the right file, or delete it to start this training again"
+    load_exactly(what, trainable.network, network)
     rest = {name.removeprefix("optimizer/"): value for name, value in tensors.items() if name[0] == "o"}
     return state, rest
 

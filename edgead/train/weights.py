@@ -113,6 +113,22 @@ def refuse_differences(what: str, **differences: set[str]) -> None:
         raise CheckpointError(f"{what}.\n{'; '.join(listed)}.")
 
 
+def load_exactly(what: str, network: torch.nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Give a network its values; all of them, and no others.
+
+    Raises:
+        CheckpointError: other names or shapes; `what` is said first.
+    """
+    own = network.state_dict()
+    refuse_differences(
+        what,
+        missing=own.keys() - values.keys(),
+        unknown=values.keys() - own.keys(),
+        reshaped={name for name in own.keys() & values.keys() if own[name].shape != values[name].shape},
+    )
+    network.load_state_dict(values)
+
+
 def pack(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     return bytes(save(plain, metadata or None))

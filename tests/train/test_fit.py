@@ -219,6 +219,15 @@ def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
         run(tmp_path)
 
 
+def test_a_state_of_another_network_is_refused_in_a_few_words(tmp_path: Path) -> None:
+    place = {name: json.dumps(value) for name, value in {"stage": 0, "step": 1, "scaler": {}}.items()}
+    save_file({f"network/x{number}": torch.zeros(1) for number in range(200)}, tmp_path / training_state.STATE, place)
+    with pytest.raises(CheckpointError, match="is of another network") as caught:
+        run(tmp_path)
+    assert "unknown: x0, x1" in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
 class Diverging(nn.Module):
     """Loss is finite for three steps, then not."""
 

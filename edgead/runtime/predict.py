@@ -6,6 +6,7 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgead.errors import ConfigError, SourceError
+from edgead.errors import ConfigError, SinkError, SourceError
 from edgead.files import atomic_file, cut_name
 from edgead.folders import OVERLAY, RECONSTRUCTION, describe_left_out, list_folder
 from edgead.geometry.tiling import Tiling
@@ -128,11 +129,12 @@ def predict(
 
     Raises:
         ConfigError: a batch below 1, or a sink that cannot be opened.
-        SinkError: at the end, if a sink did not take every result.
+        SinkError: at the end, if a sink did not take every result, or an overlay could not be written.
     """
     if batch < 1:
         raise ConfigError(f"batch must be at least 1, not {batch}.")
-    with open_workers(sinks) as workers:
+    unsaved: dict[Path, OSError] = {}
+    with _telling_of(unsaved), open_workers(sinks) as workers:
         keep = any(worker.wants_frames for worker in workers)
         reconstruct = open_reconstructor(inspector.bundle) if save else None
         paths = [path for path, _ in collected.images]
@@ -149,10 +151,28 @@ def predict(
                         if keep:
                             result.frame = to_frame(image, inspector.pixels)
                         if save:
-                            _save(inspector, image, result, save / name, reconstruct)
+                            try:
+                                _save(inspector, image, result, save / name, reconstruct)
+                            except OSError as error:  # a full disk must not cost results
+                                unsaved[save / name] = error
                     for worker in workers:
                         worker.offer(result, wait=True)
                     yield result
+
+
+@contextmanager
+def _telling_of(unsaved: Mapping[Path, OSError]) -> Iterator[None]:
+    """Raise a SinkError at the end if there are pictures that could not be written, behind what sinks have lost."""
+    lines = []
+    try:
+        yield
+    except SinkError as error:
+        lines.append(str(error))
+    if unsaved:
+        path, why = next(iter(unsaved.items()))
+        lines.append(f"{len(unsaved)} overlays could not be written, first {path}: {why.strerror or why}.")
+    if lines:
+        raise SinkError("\n".join(lines))
 
 
 def _save(

@@ -71,7 +71,8 @@ class Handshake:
         alarm: an acknowledgement is missing.
         missed: results that were not acknowledged in time.
         trouble: why the PLC cannot be reached; empty while it can.
-        on_show: called with each result and what is shown of it, by the thread that shows it; it must return at once.
+        on_show: called with each result and what is to be shown of it, by the thread that shows it; it must return at
+            once. If it raises `LeftOut`, the result is not shown.
     """
 
     def __init__(self, timing: Timing, name: str = "", pushed: bool = False) -> None:
@@ -118,6 +119,7 @@ class Handshake:
             stopped: ends the wait when set.
 
         Raises:
+            LeftOut: `on_show` refuses it.
             SinkError: it was not acknowledged in time, or could not be sent.
         """
         with self.changed:
@@ -139,11 +141,9 @@ class Handshake:
         now = time.monotonic()
         if delay_of(result, now) > self.timing.late_ms / 1e3:
             verdict, cause = Verdict.UNKNOWN, "late"
-        self._counts[verdict] += 1
-        self._camera_reported = False
         part = result.part_id or result.id
         short = register_map.cut(part)
-        self._shown = Snapshot(
+        shown = Snapshot(
             session=self.session,
             sequence=self._shown.sequence % LAST + 1,
             status=register_map.ID_CUT if short != part else 0,
@@ -154,9 +154,10 @@ class Handshake:
             part_id=short,
             recipe=register_map.cut(result.recipe or result.bundle),
         )
-        self._until = now + self.timing.hold_ms / 1e3
-        self._acknowledged = self._sent = False
-        self.on_show(result, self._shown)
+        self.on_show(result, shown)
+        self._shown, self._until = shown, now + self.timing.hold_ms / 1e3
+        self._counts[verdict] += 1
+        self._acknowledged = self._sent = self._camera_reported = False
         self.changed.notify_all()
 
     def _done(self) -> bool:

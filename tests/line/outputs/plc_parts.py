@@ -10,6 +10,7 @@ from typing import Any
 from edgead.decision import Verdict
 from edgead.errors import SinkError
 from edgead.runtime.result import Result
+from edgead.runtime.sinks.sink import LeftOut
 
 
 def make_result(verdict: Verdict = Verdict.PASS, part: str = "part-1", **fields: Any) -> Result:
@@ -37,7 +38,7 @@ class Writing:
     def _run(self) -> None:
         try:
             self._write(self._result)
-        except SinkError as error:
+        except (SinkError, LeftOut) as error:
             self.error = str(error)
 
     @property

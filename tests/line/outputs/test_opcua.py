@@ -247,6 +247,28 @@ def test_a_result_of_an_earlier_job_is_not_the_answer_of_a_single_one(server: Op
     with_client(server, work)
 
 
+def test_a_job_that_starts_while_a_result_is_about_to_be_shown_does_not_get_it(server: OpcuaServer) -> None:
+    async def work(client: Client) -> None:
+        await client.become_ready()
+        await client.start("StartContinuous")
+        late = make_result(part="late", t_capture=time.monotonic())
+        assert server.wants(late)
+        assert await client.stop() == 0
+        await client.listen("ResultReadyEventType")
+        with server.handshake.changed:
+            writing = Writing(server.write, late)
+            time.sleep(0.05)  # it waits for this block to end
+            server.start("StartSingleJob")
+        assert "stopped" in await asyncio.to_thread(writing.end)
+        own = make_result(part="own", t_capture=time.monotonic())
+        assert server.wants(own)
+        await asyncio.to_thread(server.write, own)
+        await client.has(f"Result {server.details()['sequence']}: PASS")
+        assert [event.PartId.Id for event in client.events] == ["own"]
+
+    with_client(server, work)
+
+
 def test_a_job_is_decided_by_the_recipe_that_it_names(server: OpcuaServer) -> None:
     """Another one decided, and the client was told that there was no error."""
     asked: list[str] = []

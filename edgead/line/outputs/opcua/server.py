@@ -205,9 +205,6 @@ class OpcuaServer(PlcSink):
             LeftOut: while it waited, a job began that it does not belong to.
         """
         self._begin()  # where there is no stream
-        with self._lock:
-            if self._is_before(result):
-                raise LeftOut("stopped")
         super().write(result)
 
     def _is_before(self, result: Result) -> bool:
@@ -216,9 +213,10 @@ class OpcuaServer(PlcSink):
 
     def _on_show(self, result: Result, shown: Snapshot) -> None:
         with self._lock:
+            if self._is_before(result):
+                raise LeftOut("stopped")
             self._shown.append((result, shown, self._job))
-            single = self._machine.main == "Operational" and self._machine.automatic == "SingleExecution"
-            if single and not self._is_before(result):
+            if self._machine.main == "Operational" and self._machine.automatic == "SingleExecution":
                 self._take("SingleExecutionToReadyAuto")
         self._loop.loop.call_soon_threadsafe(self._wake.set)
 

@@ -35,7 +35,11 @@ def kinds(category: Category) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("good", "bad"), [("good", "bad"), ("ok", "nok"), ("OK", "KO"), ("pass", "fail"), ("Normal", "scratch")]
+    ("good", "bad"),
+    [
+        *(("good", "bad"), ("ok", "nok"), ("OK", "KO"), ("pass", "fail"), ("Normal", "scratch"), ("IO", "NIO")),
+        *(("No defect", "not-ok"), ("defect-free", "dent"), ("without_defects", "defects")),
+    ],
 )
 def test_names_of_good_folders(tmp_path: Path, write_image: Write, good: str, bad: str) -> None:
     both = (f"{tmp_path}/mvtec/Train/{good}/1.png", f"{tmp_path}/mvtec/test/{good}/2.png")

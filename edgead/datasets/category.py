@@ -11,8 +11,18 @@ from pathlib import Path
 from edgead.errors import DataError
 
 GOOD = "good"
-GOOD_NAMES = frozenset({"good", "ok", "okay", "normal", "pass", "passed"})
-BAD_NAMES = frozenset({"bad", "ko", "nok", "ng", "not_ok", "fail", "failed", "reject", "rejects"}) | {
+GOOD_NAMES = frozenset({"good", "ok", "okay", "normal", "pass", "passed", "io"}) | {
+    "no_defect",
+    "no_defects",
+    "non_defective",
+    "without_defect",
+    "without_defects",
+    "defect_free",
+}
+"""Names of folders of good images, with `_` for spaces and hyphens; io and nio are German (in Ordnung)."""
+BAD_NAMES = frozenset(
+    {"bad", "ko", "nok", "ng", "nio", "not_ok", "not_good", "fail", "failed", "reject", "rejects"}
+) | {
     "defect",
     "defects",
     "defective",
@@ -26,12 +36,16 @@ _DATE = re.compile(r"(19|20)\d\d([-_. ]?\d\d){0,2}([-_. T]\d.*)?")
 
 def is_good(name: str) -> bool:
     """Tell by a folder's name whether its images are good."""
-    return name.lower() in GOOD_NAMES
+    return _plain(name) in GOOD_NAMES
 
 
 def is_bad(name: str) -> bool:
     """Tell by a folder's name whether its images are defective."""
-    return name.lower() in BAD_NAMES
+    return _plain(name) in BAD_NAMES
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace(" ", "_").replace("-", "_")
 
 
 def defect_of(name: str, else_called: str = "defect") -> str:

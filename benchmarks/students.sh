@@ -1,5 +1,5 @@
 #!/bin/sh
-# Teachers, their INT8 bundles, and their students, whose settings were fixed before the first run.
+# Teachers, their INT8 bundles, and their students: of the family of `edgead distil`, the largest that takes 10 ms.
 #
 #     sh benchmarks/students.sh DATA OUT [NAME...]
 #
@@ -27,7 +27,7 @@ student() { # NAME [ARGUMENTS]
     name=$1
     shift
     edgead distil "$out/$name.edgead" --data "$data/$set" --textures "$data/textures" --weights "$squeezenet" \
-        --target 10ms --engine openvino --set backbone=squeezenet1_1 --set widths=32,32,32 --set blocks=1 --set steps=2000 \
+        --target 10ms --engine openvino --set steps=2000 \
         --out "$out/$name-student" --bundle-out "$out/$name-student.edgead" "$@"
 }
 

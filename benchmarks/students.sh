@@ -49,7 +49,7 @@ for name in ${*:-patchcore-resnet50v2 patchcore differnet transfusion aand aand-
         ;;
     transfusion) # 18 reverse steps
         teacher $name --method transfusion --preset nano --set size=128 --set steps=600 --textures "$data/textures"
-        student $name
+        student $name --set pictures=500 # as above
         ;;
     aand | aand-hazelnut)
         [ $name = aand ] || set=mvtec_hazelnut_reduced

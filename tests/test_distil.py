@@ -18,11 +18,12 @@ from safetensors.torch import load_file
 
 from edgead import images
 from edgead.bundle import Bundle, read_bundle
+from edgead.bundle.manifest import Manifest
 from edgead.cli import cli
 from edgead.console import Console
 from edgead.distil import architecture, distil, resume
 from edgead.distil.architecture import LEARNED, PRETRAINED, Size, Timing, choose, measure_family
-from edgead.errors import CheckpointError, ConfigError, DataError, EdgeadError
+from edgead.errors import CheckpointError, ConfigError, DataError, DeviceError, EdgeadError
 from edgead.files import write_json
 from edgead.geometry import Geometry
 from edgead.reports.build import build_report
@@ -239,6 +240,23 @@ def test_without_weights_a_student_learns_its_encoder(
     assert "Without them the student learns its encoder, and decides less like its teacher." in console.said[0]
     with pytest.raises(CheckpointError, match="is not a file"):
         distil(teacher.path, grey, target_ms=5, weights=grey, out=tmp_path / "run")
+
+
+def test_a_student_that_its_engine_does_not_run_is_no_success(
+    distilled: tuple[Path, Path, str], teacher: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was said to meet the target on that engine, which then refused it."""
+    monkeypatch.setattr(Manifest, "failed_engines", property(lambda _: {"onnxruntime": "scores differ."}))
+    with pytest.raises(DeviceError, match=r"was written, but onnxruntime does not run it correctly .* scores differ"):
+        resume(
+            teacher.path,
+            target_ms=5,
+            out=distilled[0],
+            bundle_out=tmp_path / "again.edgead",
+            precision="fp32",
+            engine="onnxruntime:threads=1",
+        )
+    assert read_bundle(tmp_path / "again.edgead")
 
 
 @pytest.mark.parametrize("target", ["10", "ms", "0ms", "-1ms", "10s"])

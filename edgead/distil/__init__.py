@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import edgead.train  # noqa: F401  first: it reports what to install if PyTorch is missing
 from edgead.bundle import read_bundle
 from edgead.console import Console
-from edgead.errors import CheckpointError, ConfigError, GateError
+from edgead.errors import CheckpointError, ConfigError, DeviceError, GateError
 from edgead.text import typed
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def distil(
 
     Raises:
         ConfigError: a setting that the teacher decides, or no network of the family meets the target.
+        DeviceError: the engine does not run the student correctly in its precision; run and bundle are kept.
         GateError: the student fails the gate of its precision; the run is kept.
         EdgeadError: see `edgead.errors`.
     """
@@ -254,5 +255,12 @@ class _Finish:
                 f"{first}\nThe student is kept: export it with  edgead export --checkpoint {typed(run)} --precision "
                 "auto\nor distil again with a longer --budget, or with more good images (--holdout)."
             ) from error
+        name = self.engine.partition(":")[0]
+        if why := student.manifest.failed_engines.get(name):
+            raise DeviceError(
+                f"{student.path} was written, but {name} does not run it correctly on this machine: {why}\n"
+                "Use it on another engine, export the run at another precision:\n"
+                f"  edgead export --checkpoint {typed(run)} --precision auto\nor distil again for another --engine."
+            )
         page = compare(read_bundle(teacher), student, run, self.engine, self.target_ms, self.console)
         return Distilled(run, student, page)

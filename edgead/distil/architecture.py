@@ -76,7 +76,7 @@ PRETRAINED = (
     Size((32, 32, 32), backbone=BACKBONE),
     Size((64, 64, 64), 2, backbone=BACKBONE),
 )
-"""On a backbone, in the same order. The smallest agrees better with its teacher than a learned one (docs/adr/0048)."""
+"""On a backbone, in the same order. They agree better with a teacher than learned ones (docs/adr/0048)."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
 #
 # DATA holds aws_cookies, mvtec_hazelnut_reduced, textures and weights. OUT is a folder for everything that is made.
 # NAME: some of the teachers below.
-# A student is trained for 2,000 steps, half of the default, as those of the tables before.
+# A student is trained for 2,000 steps, half of the default.
 set -eu
 data=$1 out=$2
 shift 2

@@ -101,7 +101,7 @@ def test_the_report_shows_teacher_against_student(distilled: tuple[Path, Path, s
 
 
 class Recording(Console):
-    """Keeps what is said."""
+    """Records messages."""
 
     def __init__(self) -> None:
         self.said: list[str] = []

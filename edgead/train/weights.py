@@ -114,10 +114,15 @@ def refuse_differences(what: str, **differences: set[str]) -> None:
 
 
 def load_exactly(what: str, network: torch.nn.Module, values: Mapping[str, Tensor]) -> None:
-    """Give a network its values; all of them, and no others.
+    """Load values into a network. There must be one for each of its tensors, of the same shape, and no others.
+
+    Args:
+        what: beginning of the error.
+        network: is changed.
+        values: name ↦ tensor.
 
     Raises:
-        CheckpointError: other names or shapes; `what` is said first.
+        CheckpointError: names or shapes differ.
     """
     own = network.state_dict()
     refuse_differences(

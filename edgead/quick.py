@@ -55,16 +55,15 @@ def train_quick(
     """
     from edgead.export import export
     from edgead.train import train
+    from edgead.train.backbones import why_no_weights
     from edgead.train.budget import BudgetError
 
     console = console or Console()
     method, budget = METHOD, None
-    try:
-        _load_weights(settings, weights)
-    except CheckpointError as error:
-        if weights is not None or settings:
-            raise
-        console.say(f"{error}\nWithout them: DRAEM, trained for {BUDGET}. It finds fewer defects than PatchCore.")
+    if why := why_no_weights(_backbone(settings), Path(weights) if weights else None):
+        if settings:
+            raise CheckpointError(why)
+        console.say(f"{why}\nWithout them: DRAEM, trained for {BUDGET}. It finds fewer defects than PatchCore.")
         method, budget = WITHOUT_WEIGHTS, BUDGET
     try:
         runs = train(
@@ -88,10 +87,8 @@ def train_quick(
     return [(run, export(run, console=console)) for run in runs]
 
 
-def _load_weights(settings: tuple[str, ...], weights: str | Path | None) -> None:
-    """Read the backbone's weights once, before any work; what was downloaded stays on this machine."""
+def _backbone(settings: tuple[str, ...]) -> str:
     from edgead.train.configuration import configure
     from edgead.train.methods import get_method
 
-    kind = get_method(METHOD)
-    kind(configure(kind, PRESET, settings)).load_pretrained(Path(weights) if weights else None)
+    return configure(get_method(METHOD), PRESET, settings).backbone

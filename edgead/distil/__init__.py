@@ -146,18 +146,12 @@ def distil(
 
 
 def _have_weights(weights: str | Path | None, console: Console) -> bool:
-    """Read the backbone's weights once, before any work; what was downloaded stays on this machine."""
     from edgead.distil.architecture import BACKBONE
-    from edgead.train.backbones import LEVELS, Backbone
+    from edgead.train.backbones import why_no_weights
 
-    try:
-        Backbone(BACKBONE, LEVELS[BACKBONE]).load_pretrained(Path(weights) if weights else None)
-    except CheckpointError as error:
-        if weights is not None:
-            raise
-        console.say(f"{error}\nWithout them the student learns its encoder, and decides less like its teacher.")
-        return False
-    return True
+    if why := why_no_weights(BACKBONE, Path(weights) if weights else None):
+        console.say(f"{why}\nWithout them the student learns its encoder, and decides less like its teacher.")
+    return not why
 
 
 def resume(

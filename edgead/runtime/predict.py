@@ -134,7 +134,7 @@ def predict(
     if batch < 1:
         raise ConfigError(f"batch must be at least 1, not {batch}.")
     unsaved: dict[Path, OSError] = {}
-    with _telling_of(unsaved), open_workers(sinks) as workers:
+    with _reporting(unsaved), open_workers(sinks) as workers:
         keep = any(worker.wants_frames for worker in workers)
         reconstruct = open_reconstructor(inspector.bundle) if save else None
         paths = [path for path, _ in collected.images]
@@ -161,8 +161,8 @@ def predict(
 
 
 @contextmanager
-def _telling_of(unsaved: Mapping[Path, OSError]) -> Iterator[None]:
-    """Raise a SinkError at the end if there are pictures that could not be written, behind what sinks have lost."""
+def _reporting(unsaved: Mapping[Path, OSError]) -> Iterator[None]:
+    """Raise a SinkError at the end for what sinks have lost and for overlays that could not be written (path ↦ error)."""
     lines = []
     try:
         yield

@@ -165,6 +165,28 @@ class Backbone(nn.Module):
         self.load_state_dict(fits, strict=False)
 
 
+def why_no_weights(name: str, weights: Path | None) -> str:
+    """Read a network's published weights once, before any work. A download stays on this machine.
+
+    Args:
+        name: a network in `LEVELS`.
+        weights: their file; their publisher's download where None.
+
+    Returns:
+        Why the download failed, and which file to fetch; empty if it did not fail.
+
+    Raises:
+        CheckpointError: the file is not there, damaged, or another network's.
+    """
+    try:
+        Backbone(name, LEVELS[name]).load_pretrained(weights)
+    except CheckpointError as error:
+        if weights is not None:
+            raise
+        return str(error)
+    return ""
+
+
 def normalise(frames: Tensor) -> Tensor:
     """``[N, H, W, 3]`` BGR in 0 to 255 to ``[N, 3, H, W] float32`` RGB with ImageNet's mean and deviation removed."""
     # Cast first: TensorRT's parser takes bytes into no other operator.

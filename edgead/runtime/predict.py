@@ -162,7 +162,7 @@ def predict(
 
 @contextmanager
 def _reporting(unsaved: Mapping[Path, OSError]) -> Iterator[None]:
-    """Raise a SinkError at the end for what sinks have lost and for overlays that could not be written (path ↦ error)."""
+    """Raise a SinkError at the end for what sinks have lost, and for overlays that could not be written."""
     lines = []
     try:
         yield

@@ -74,6 +74,7 @@ def test_a_student_gives_what_its_teacher_gives(distilled: tuple[Path, Path, str
     student = read_bundle(path)
     assert student.manifest.method == "student"
     assert student.manifest.config["teacher_digest"] == teacher.manifest.digest
+    assert student.manifest.config["teacher"] == teacher.path.name  # not its folder on this machine
     assert student.manifest.threshold.normals == len(run_config.load_run_config(run).held_out)
     with load(path, engine="onnxruntime") as inspector:
         results = [inspector.inspect(frame_of(level)) for level in (70, 90, 160, 230)]

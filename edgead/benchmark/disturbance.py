@@ -77,7 +77,9 @@ def _power_mode() -> str | None:
     if not shutil.which("nvpmodel"):
         return None
     try:
-        said = subprocess.run(["nvpmodel", "-q"], capture_output=True, text=True, timeout=10, check=True).stdout
+        said = subprocess.run(
+            ["nvpmodel", "-q"], capture_output=True, text=True, errors="replace", timeout=10, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
     return " ".join(said.split()) or None

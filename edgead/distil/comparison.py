@@ -111,7 +111,7 @@ def compare(
         labelled=labelled,
         seed=run.seed,
         steps=run.config.total_steps(run.steps_in_epoch),
-        config={name: value for name, value in run.stored_config.items() if name not in ("teacher", "teacher_digest")},
+        config=run.shipped_config,
         machine=describe_machine(),
         versions=versions(),
     )

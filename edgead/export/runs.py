@@ -109,7 +109,7 @@ def _source_of(
         name=run_folder.resolve().name,
         method=run.method,
         preset=run.preset,
-        config=run.stored_config,
+        config=run.shipped_config,
         input=InputRecord.of(method.config.size, run.pixels),
         geometry=run.geometry,
         training=_training(run, method),

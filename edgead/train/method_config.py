@@ -38,6 +38,9 @@ class MethodConfig:
     """Settings that are numbers of optimiser steps: first that of the method's own training, then its pretraining's.
     Empty where nothing is optimised."""
 
+    paths: ClassVar[tuple[str, ...]] = ("foreground",)
+    """Settings that may be paths of the machine that trains; a bundle, which goes to others, keeps the last part."""
+
     size: tuple[Side, Side] = (256, 256)
     """Input height and width, pixels."""
     batch_size: Count = 8

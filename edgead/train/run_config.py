@@ -183,6 +183,14 @@ class RunConfig:
         return {name: written[name] for name in kept}
 
     @property
+    def shipped_config(self) -> dict[str, Any]:  # Any: as above
+        """`stored_config` with the names of files and folders in place of their paths on this machine."""
+        shipped = self.stored_config
+        for name in shipped.keys() & set(self.config.paths):
+            shipped[name] = Path(shipped[name]).name
+        return shipped
+
+    @property
     def precisions(self) -> str | dict[str, str]:
         """What `edgead.train.fit.fit` takes; ``"auto"`` where it has not been chosen yet."""
         return self.mixed_precision if self.stage_precisions is None else self.stage_precisions

@@ -59,6 +59,7 @@ def test_configurations_are_typed(tmp_path: Path) -> None:
     assert (depth.config.reads_depth, depth.config.channels, depth.depth_range) == (True, 4, (312.5, 1840.0))
     masks = run_config.load_run_config(in_folder(by_name["aand-masks"], tmp_path))
     assert (masks.config.foreground, masks.masks_fingerprint) == ("/data/masks", "e" * 64)
+    assert masks.shipped_config == {**masks.stored_config, "foreground": "masks"}  # a bundle tells no one's folders
     draem = run_config.load_run_config(in_folder(by_name["draem"], tmp_path))
     assert (draem.config.size, draem.config.foreground, draem.config.backbone) == ((64, 96), "", "")
     assert [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from edgead.errors import ConfigError
 from edgead.schema import OneOf, Within
@@ -22,6 +22,8 @@ SMALLEST = 32
 @dataclass(frozen=True)
 class StudentConfig(OptimisedConfig):
     """Configuration of a student."""
+
+    paths: ClassVar[tuple[str, ...]] = ("teacher", "foreground")
 
     batch_size: Count = 16
     """Images in one optimiser step, over all processes."""

@@ -74,7 +74,7 @@ PRETRAINED = (
     Size((32,), backbone=BACKBONE),
     Size((32, 32), backbone=BACKBONE),
     Size((32, 32, 32), backbone=BACKBONE),
-    Size((64, 64, 64), 2, backbone=BACKBONE),
+    Size((64,) * 5, 2, backbone=BACKBONE),
 )
 """On a backbone, in the same order. They agree better with a teacher than learned ones (docs/adr/0048)."""
 

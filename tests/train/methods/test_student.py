@@ -66,10 +66,12 @@ def test_every_level_has_the_size_it_is_said_to_have(stem: int, size: tuple[int,
 
 
 @pytest.mark.parametrize("backbone", ["squeezenet1_1", "resnet18"])
+@pytest.mark.parametrize("levels", [3, 5])
 @pytest.mark.parametrize("size", [(64, 96), (65, 97), (75, 90)])
-def test_a_backbones_levels_are_decoded_whatever_their_size(backbone: str, size: tuple[int, int]) -> None:
-    network = StudentNetwork(StudentConfig(size=size, backbone=backbone, widths=(16, 16, 16))).eval()
+def test_a_backbones_levels_are_decoded_whatever_their_size(backbone: str, levels: int, size: tuple[int, int]) -> None:
+    network = StudentNetwork(StudentConfig(size=size, backbone=backbone, widths=(16,) * levels)).eval()
     frames = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8)
+    assert [tuple(level.shape[2:]) for level in network.encoder(frames)] == network.encoder.sizes
     scores, maps = network(frames)
     assert scores.shape == (2,)
     assert tuple(maps.shape[1:]) == network.grid == network.encoder.sizes[0]
@@ -88,8 +90,8 @@ def test_a_backbone_is_not_trained() -> None:
 
 
 def test_shapes_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ConfigError, match="1 to 3 levels with a backbone, not 4"):
-        StudentConfig(backbone="squeezenet1_1", widths=(16,) * 4)
+    with pytest.raises(ConfigError, match="1 to 5 levels with a backbone, not 6"):
+        StudentConfig(backbone="squeezenet1_1", widths=(16,) * 6)
     with pytest.raises(ConfigError, match="backbone must be 32 pixels or more"):
         StudentConfig(backbone="squeezenet1_1", widths=(16, 16), size=(16, 64))
     with pytest.raises(ConfigError, match="must be one of nothing, alexnet, squeezenet1_1"):

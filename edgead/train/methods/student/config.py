@@ -15,6 +15,8 @@ from edgead.train.method_config import MOST_STEPS, Count, NotNegative, Optimised
 COARSEST = 4
 """Pixels to a cell of the finest level that the map is decoded at, unless the stem is coarser."""
 
+MOST_LEVELS = 5
+
 SMALLEST = 32
 """Least side of an image that a backbone sees."""
 
@@ -43,7 +45,7 @@ class StudentConfig(OptimisedConfig):
     """Pixels to a cell of the first learned level, along either side: 2, 4 or 8. Not used with a backbone."""
     widths: tuple[Count, ...] = (16, 32, 64, 96)
     """Channels of the levels, each half as fine as the one before. Multiples of 16 fill a CPU's INT8 kernels. With a
-    backbone, its first levels are used, 1 to 3 of them."""
+    backbone, the first three are levels of it; those above are learned."""
     blocks: Count = 1
     """Convolutions of each level after its first one."""
     pictures: Count = 2000
@@ -68,8 +70,8 @@ class StudentConfig(OptimisedConfig):
             return
         if self.stem not in (2, 4, 8):
             raise ConfigError(f"stem must be 2, 4 or 8, not {self.stem}.")
-        if not 2 <= len(self.widths) <= 5:
-            raise ConfigError(f"widths must name 2 to 5 levels, not {len(self.widths)}.")
+        if not 2 <= len(self.widths) <= MOST_LEVELS:
+            raise ConfigError(f"widths must name 2 to {MOST_LEVELS} levels, not {len(self.widths)}.")
         if self.stem == 2 and len(self.widths) < 3:
             raise ConfigError("With stem 2 a student needs 3 levels or more; add one to widths, or set stem=4.")
         coarsest = self.stem * 2 ** (len(self.widths) - 1)
@@ -77,8 +79,8 @@ class StudentConfig(OptimisedConfig):
             raise ConfigError(f"The sides of a student with these levels must be {coarsest} pixels or more.")
 
     def _check_backbone(self) -> None:
-        if len(self.widths) > len(LEVELS[self.backbone]):
-            raise ConfigError(f"widths must name 1 to 3 levels with a backbone, not {len(self.widths)}.")
+        if not 1 <= len(self.widths) <= MOST_LEVELS:
+            raise ConfigError(f"widths must name 1 to {MOST_LEVELS} levels with a backbone, not {len(self.widths)}.")
         if min(self.size) < SMALLEST:
             raise ConfigError(f"The sides of a student with a backbone must be {SMALLEST} pixels or more.")
 

@@ -54,7 +54,7 @@ class LearnedEncoder(nn.Module):
 
 
 class PretrainedEncoder(nn.Module):
-    """Levels of a frozen backbone, each followed by convolutions that are learned."""
+    """Levels of a frozen backbone, each followed by convolutions that are learned, and learned levels above them."""
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
@@ -62,14 +62,20 @@ class PretrainedEncoder(nn.Module):
         self.backbone = Backbone(config.backbone, LEVELS[config.backbone][: len(widths)])
         self.normalise: Callable[[Tensor], Tensor] = normalise
         shapes = self.backbone.shapes(config.size)
-        self.levels = nn.ModuleList(
-            _level(_unit(shape[0], width, kernel=1), width, config.blocks) for shape, width in zip(shapes, widths)
-        )
+        firsts = [_unit(shape[0], width, kernel=1) for shape, width in zip(shapes, widths)]
+        firsts += (_unit(before, after, stride=2) for before, after in pairwise(widths[len(shapes) - 1 :]))
+        self.levels = nn.ModuleList(_level(first, width, config.blocks) for first, width in zip(firsts, widths))
         self.sizes = [shape[1:] for shape in shapes]
+        for _ in widths[len(shapes) :]:
+            self.sizes.append(_cells(self.sizes[-1], 2))
 
     def forward(self, frames: Tensor) -> list[Tensor]:
         """Frames ``[N, H, W, 3]`` in 0 to 255 to one ``[N, C, h, w]`` for each level."""
-        return [level(features) for level, features in zip(self.levels, self.backbone(self.normalise(frames)))]
+        features = self.backbone(self.normalise(frames))
+        found = [level(each) for level, each in zip(self.levels, features)]
+        for level in self.levels[len(found) :]:
+            found.append(level(found[-1]))
+        return found
 
     def fold(self) -> None:
         """Move ImageNet's deviation into the first convolution, in place."""

@@ -69,6 +69,21 @@ def test_a_segmentation_data_set_with_a_test_manifest(tmp_path: Path, write_imag
     assert mask[5, 3]
 
 
+def test_a_mask_may_be_transparent_where_nothing_is_drawn(tmp_path: Path, write_image: Write) -> None:
+    """An editor leaves black there: it was a defect that covered the image."""
+    write_image(tmp_path / "a.png")
+    write_image(tmp_path / "b.png")
+    mask = np.zeros((32, 40, 4), np.uint8)
+    mask[4:10, 2:7] = (0x2C, 0xA0, 0x2C, 255)
+    mask[20:22, 2:7] = 255  # painted over with the background's colour
+    assert cv2.imwrite(str(tmp_path / "masks.png"), mask)
+    write_manifest(tmp_path / "train.manifest", line("a.png", "normal"), line("b.png", "anomaly", "masks.png"))
+    [sample] = open_category(tmp_path).test
+    found = read_labelled_mask(sample, (32, 40), (32, 40))
+    assert found is not None
+    assert found.sum() == 6 * 5
+
+
 def test_a_single_manifest_trains_on_good_images_and_measures_on_defective_ones(
     tmp_path: Path, write_image: Write
 ) -> None:

@@ -255,6 +255,25 @@ def test_a_model_that_lets_every_part_pass_is_reported(last: str, reported: bool
     assert any("may let every part pass" in line for line in console.said) == reported, console.said
 
 
+def test_a_coarse_map_that_noise_drives_to_its_limit_covers_the_whole_image(parts: Path, tmp_path: Path) -> None:
+    """All noise gives it one value. That looked as if it saw the middle only, where its map was then put."""
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    main (float[N, 3, 32, 32] image) => (float[N, 1, 8, 8] heat) {
+        coarse = AveragePool <kernel_shape = [4, 4], strides = [4, 4]> (image)
+        light = ReduceMean <axes = [1], keepdims = 1> (coarse)
+        lighter = Mul(light, four)
+        heat = Clip(lighter, zero, one)
+    }"""
+    model = build(text, {"four": np.float32(4), "zero": np.float32(0), "one": np.float32(1)})
+    bundle = import_model(save(model, tmp_path / "m.onnx"), threshold_data=parts, out=tmp_path / "b.edgead")
+    frame = np.zeros((1, 32, 32, 3), np.uint8)
+    frame[:, :8, :8] = 255
+    _, [found] = run_bundle(bundle, frame)
+    assert found[:6, :6].min() == 1
+    assert found[12:].max() == 0
+
+
 @pytest.mark.parametrize(("pool", "count"), [("max", 1), ("top:0.25", 12), ("top:1", 48)])
 def test_a_missing_score_is_computed_from_the_map(pool: str, count: int, parts: Path, tmp_path: Path) -> None:
     model = plain_model()

@@ -84,6 +84,26 @@ def test_a_mask_may_be_transparent_where_nothing_is_drawn(tmp_path: Path, write_
     assert found.sum() == 6 * 5
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        (line("p/train/1.png", "normal"), line("p/test/1.png", "normal")),
+        (line("p/train/2.png", "normal"), line("p/test/1.png", "anomaly", "p/masks/1.png")),
+        (line("p/train/1.png", "anomaly"), line("p/test/1.png", "normal")),  # which of the two it is, is not known
+    ],
+)
+def test_one_file_is_not_taken_for_two_addresses(
+    train: dict[str, Any], test: dict[str, Any], tmp_path: Path, write_image: Write
+) -> None:
+    """Of a folder that was not copied: a test image was trained on, and an image was its own mask."""
+    write_image(tmp_path / "test" / "1.png")
+    write_image(tmp_path / "train" / "2.png")
+    write_manifest(tmp_path / "train.manifest", train)
+    write_manifest(tmp_path / "test.manifest", test)
+    with pytest.raises(DataError, match=r"have one file of that name here, .*1\.png"):
+        open_category(tmp_path)
+
+
 def test_a_single_manifest_trains_on_good_images_and_measures_on_defective_ones(
     tmp_path: Path, write_image: Write
 ) -> None:

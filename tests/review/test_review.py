@@ -107,6 +107,16 @@ def test_rejects_are_marked_listed_and_marked_again(rejects: Path) -> None:
     assert lines[0]["why"] == "dust"
 
 
+def test_a_threshold_far_above_all_good_images_is_warned_of(rejects: Path, bundle: Bundle) -> None:
+    """1400 where 140 was meant lets every part pass. No real defect is marked that would show it."""
+    assert inside("review", picture_of(rejects, 150), "--as", "false-reject").returncode == 0
+    out = rejects / "new.edgead"
+    for threshold, far in (("150", False), ("1400", True)):
+        done = inside("review", rejects, "--bundle", bundle.path, "--threshold", threshold, "--write", out, "--force")
+        assert done.returncode == 0, done.stderr
+        assert ("far above their scores, 90 to 138" in done.stderr) == far
+
+
 def pictures_in(rejects: Path) -> list[str]:
     return sorted(path.parent.name for path in (rejects / "marks").rglob("*.png"))
 

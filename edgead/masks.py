@@ -31,12 +31,11 @@ def read_mask(path: Path, background: tuple[int, int, int] | None = None) -> Mas
         DataError: the file cannot be read as an image.
     """
     image = read_image(path)
+    drawn = image[:, :, 3] > 0 if image.ndim == 3 and image.shape[2] == 4 else True  # editors leave white elsewhere
+    colours = image[:, :, :3] if image.ndim == 3 else image[:, :, None]
     if background is not None:
-        colours = image[:, :, :3] if image.ndim == 3 else image[:, :, None]
-        return np.asarray((colours != background).any(axis=2))
-    if image.ndim == 3:
-        drawn = image[:, :, 3] > 0 if image.shape[2] == 4 else True  # editors leave white where nothing is drawn
-        image = image[:, :, :3].max(axis=2) * drawn
+        return np.asarray((colours != background).any(axis=2) & drawn)
+    image = colours.max(axis=2) * drawn
     lossy = identify.is_lossy(read_file(path))  # whatever the file is called
     return np.asarray(image > (image.max() / 2 if lossy else 0))
 

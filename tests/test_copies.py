@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -146,21 +147,34 @@ def test_labelled_images_that_are_there_twice_are_named(tmp_path: Path) -> None:
     assert "again.png of 0.png" in line
 
 
-@pytest.mark.parametrize(
-    ("look", "part"),
-    [
-        (lambda root: check_labelled(open_category(root), Listener()), "test/good"),
-        (lambda root: check_labelled(open_category(root), Listener()), "train/good"),
-        (lambda root: split(open_category(root), 0.2, 0, COLOUR, Listener()), "train/good"),
-        (lambda root: load_threshold_data(root, (32, 32), Listener()), "test/good"),
-    ],
-)
+LOOKS = [
+    (lambda root: check_labelled(open_category(root), Listener()), "test/good"),
+    (lambda root: check_labelled(open_category(root), Listener()), "train/good"),
+    (lambda root: split(open_category(root), 0.2, 0, COLOUR, Listener()), "train/good"),
+    (lambda root: load_threshold_data(root, (32, 32), Listener()), "test/good"),
+]
+"""What looks at the labels, and where good images are that it looks at."""
+
+
+@pytest.mark.parametrize(("look", "part"), LOOKS)
 def test_a_picture_that_is_good_and_defective_is_refused(
     tmp_path: Path, look: Callable[[Path], object], part: str
 ) -> None:
     """Where it was trained on, or set the threshold, its defect was good."""
     rewritten(labelled(tmp_path) / part / "0.png", tmp_path / "test/dent/9.bmp")
     with pytest.raises(DataError, match=rf"labelled good and defective: .*{part}/0.png and .*test/dent/9.bmp"):
+        look(tmp_path)
+
+
+@pytest.mark.parametrize("look", [look for look, part in LOOKS if part == "train/good"])
+def test_a_file_that_a_table_lists_as_good_and_as_defective_is_refused(
+    tmp_path: Path, look: Callable[[Path], object]
+) -> None:
+    """For training as good, for the test as defective: it is one path."""
+    good = [{"img_path": f"train/good/{number}.png", "anomaly": 0} for number in range(2)]
+    rows = [{"img_path": "test/dent/0.png", "anomaly": 1}, {"img_path": "train/good/1.png", "anomaly": 1}]
+    labelled(tmp_path).joinpath("meta.json").write_text(json.dumps({"train": {"part": good}, "test": {"part": rows}}))
+    with pytest.raises(DataError, match=r"labelled good and defective: .*good/1.png and .*good/1.png"):
         look(tmp_path)
 
 

@@ -69,6 +69,41 @@ def test_a_segmentation_data_set_with_a_test_manifest(tmp_path: Path, write_imag
     assert mask[5, 3]
 
 
+def test_a_mask_may_be_transparent_where_nothing_is_drawn(tmp_path: Path, write_image: Write) -> None:
+    """An editor leaves black there: it was a defect that covered the image."""
+    write_image(tmp_path / "a.png")
+    write_image(tmp_path / "b.png")
+    mask = np.zeros((32, 40, 4), np.uint8)
+    mask[4:10, 2:7] = (0x2C, 0xA0, 0x2C, 255)
+    mask[20:22, 2:7] = 255  # painted over with the background's colour
+    assert cv2.imwrite(str(tmp_path / "masks.png"), mask)
+    write_manifest(tmp_path / "train.manifest", line("a.png", "normal"), line("b.png", "anomaly", "masks.png"))
+    [sample] = open_category(tmp_path).test
+    found = read_labelled_mask(sample, (32, 40), (32, 40))
+    assert found is not None
+    assert found.sum() == 6 * 5
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        (line("p/train/1.png", "normal"), line("p/test/1.png", "normal")),
+        (line("p/train/2.png", "normal"), line("p/test/1.png", "anomaly", "p/masks/1.png")),
+        (line("p/train/1.png", "anomaly"), line("p/test/1.png", "normal")),  # which of the two it is, is not known
+    ],
+)
+def test_one_file_is_not_taken_for_two_addresses(
+    train: dict[str, Any], test: dict[str, Any], tmp_path: Path, write_image: Write
+) -> None:
+    """Of a folder that was not copied: a test image was trained on, and an image was its own mask."""
+    write_image(tmp_path / "test" / "1.png")
+    write_image(tmp_path / "train" / "2.png")
+    write_manifest(tmp_path / "train.manifest", train)
+    write_manifest(tmp_path / "test.manifest", test)
+    with pytest.raises(DataError, match=r"have one file of that name here, .*1\.png"):
+        open_category(tmp_path)
+
+
 def test_a_single_manifest_trains_on_good_images_and_measures_on_defective_ones(
     tmp_path: Path, write_image: Write
 ) -> None:

@@ -83,11 +83,16 @@ class _Files:
         self.root = root
         self.missing: list[str] = []
         self._by_name: dict[str, list[Path]] = defaultdict(list)
+        self._address_of: dict[Path, str] = {}
         for path in list_folder(root, recursive=True).demand():
             self._by_name[path.name].append(path)
 
     def find(self, address: str) -> Path:
-        """Return the file of an address; note it as missing where there is none."""
+        """Return the file of an address; note it as missing where there is none.
+
+        Raises:
+            DataError: it may be several files, or the only one of its name is that of another address.
+        """
         parts = PurePosixPath(address.partition("://")[2] or address).parts
         found = self._by_name.get(parts[-1], [])
         if not found:
@@ -99,6 +104,12 @@ class _Files:
             raise DataError(
                 f"{address} may be {some(best)}.\nKeep the folders of the bucket, so that the paths end as in the "
                 "manifest."
+            )
+        other = self._address_of.setdefault(best[0], address)
+        if other != address:
+            raise DataError(
+                f"{address} and {other} have one file of that name here, {best[0]}.\nCopy the other one, too: "
+                f"aws s3 sync s3://BUCKET/PATH {self.root}"
             )
         return best[0]
 

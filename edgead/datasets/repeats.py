@@ -12,23 +12,23 @@ from edgead.errors import DataError
 from edgead.images import COLOUR, PixelFormat
 
 
-def refuse_two_labels(paths: Sequence[Path], pictures: Pictures, defective: Collection[Path]) -> None:
-    """Refuse pictures that are good by one file and defective by another one.
+def refuse_two_labels(paths: Sequence[Path], pictures: Pictures, defective: Collection[int]) -> None:
+    """Refuse pictures that are listed as good and as defective: two files, or one that a table lists twice.
 
     Args:
         paths: of the images, in the order of `pictures`.
         pictures: what they show.
-        defective: those of them that are; the others are good.
+        defective: the numbers of those that are; the others are good.
 
     Raises:
         DataError: with both files.
     """
     groups = pictures.groups()
-    bad = {group: path for path, group in zip(paths, groups) if path in defective}
-    for path, group in zip(paths, groups):
-        if group in bad and path not in defective:
+    bad = {groups[number]: paths[number] for number in defective}
+    for number, path in enumerate(paths):
+        if groups[number] in bad and number not in defective:
             raise DataError(
-                f"The same picture is labelled good and defective: {path} and {bad[group]}.\n"
+                f"The same picture is labelled good and defective: {path} and {bad[groups[number]]}.\n"
                 "Nothing can be right for both. Remove one of them."
             )
 
@@ -50,7 +50,7 @@ def check_labelled(category: Category, console: Console, pixels: PixelFormat = C
     kinds = {sample.path: sample.anomalous for sample in category.labelled()}
     labelled, trained = [*kinds], [*category.normals, *category.validation]
     pictures = look_at([*labelled, *trained], pixels, console.track("looking for copies"))
-    refuse_two_labels([*labelled, *trained], pictures, {path for path, anomalous in kinds.items() if anomalous})
+    refuse_two_labels([*labelled, *trained], pictures, {n for n, path in enumerate(labelled) if kinds[path]})
     groups, count, name = pictures.groups(), len(labelled), category.name
     members: dict[int, list[Path]] = {}
     for path, group in zip(labelled, groups):

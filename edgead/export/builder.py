@@ -212,17 +212,19 @@ def _draft(source: ModelSource, folder: Path, false_reject: float, console: Cons
     expected = source.reference(source.images.probes)
     tolerance = FLOAT16_TOLERANCE if source.precision == "fp16" else PARITY_TOLERANCE
     parity = check_parity(expected, *run_singly(engine, source.images.probes), tolerance)
-    if np.ptp(expected.scores) == 0 and (source.images.probes != source.images.probes[0]).any():
-        console.say(
-            f"Warning: all {len(expected.scores)} frames have the same score, {expected.scores[0]:.6g}, with synthetic "
-            "defects or without. Such a model may let every part pass: try it on defective parts."
-        )
     limits = source.limits
     times: list[float] = []
     if source.images.normals is not None:
         tiling = Tiling(source.geometry, (source.input.height, source.input.width))
         limits, times = measure_limits(with_tiles(engine, tiling), source.images.normals, false_reject, console)
     assert limits is not None
+    if not (expected.scores > limits.threshold.value).any():
+        console.say(
+            f"Warning: none of the {len(expected.scores)} frames, with synthetic defects or without, scores above the "
+            f"threshold {limits.threshold.value:.6g}; their scores are {expected.scores.min():.6g} to "
+            f"{expected.scores.max():.6g}. Such a model may let every part pass, for instance because its score is cut "
+            "off, or higher for good parts. Try it on defective parts."
+        )
     manifest = Manifest(
         format=format_of(source.geometry),
         name="",

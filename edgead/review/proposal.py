@@ -19,7 +19,7 @@ from edgead.images import read_image
 from edgead.marks import FILE, FOLDERS, Mark, Marks, marks_folder, of_one_product
 from edgead.review.saved import saved_rejects
 from edgead.runtime.inspector import load
-from edgead.runtime.rules import choose_threshold
+from edgead.runtime.rules import choose_threshold, describe_threshold
 from edgead.text import typed
 
 BOUNDS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
@@ -149,6 +149,8 @@ def review(
         proposed, reason = None, f"{what} cannot be scored: nothing says how high the threshold may be"
     if threshold is not None:
         proposed, reason = choose_threshold(manifest, threshold), "named by you"
+        if console and (meaning := describe_threshold(manifest, proposed)):
+            console.say(meaning)
     counts = Counter(one.mark.mark for one in scored)
     return Review(
         opened,

@@ -46,8 +46,9 @@ def split(category: Category, holdout: float, seed: int, pixels: PixelFormat, co
     paths = [*category.normals, *category.validation]
     # With depth, good and defective parts may have the same colours.
     defective = [sample.path for sample in category.test if sample.anomalous and category.layout != "mvtec3d"]
-    pictures = look_at([*paths, *defective], pixels, console.track("looking for copies"))
-    refuse_two_labels([*paths, *defective], pictures, set(defective))
+    every = [*paths, *defective]
+    pictures = look_at(every, pixels, console.track("looking for copies"))
+    refuse_two_labels(every, pictures, range(len(paths), len(every)))
     groups = dict(zip(paths, pictures.groups()))
     normals, held_out = split_normals(category, holdout, seed, groups)
     copies = len(groups) - len(set(groups.values()))

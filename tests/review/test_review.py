@@ -107,6 +107,33 @@ def test_rejects_are_marked_listed_and_marked_again(rejects: Path) -> None:
     assert lines[0]["why"] == "dust"
 
 
+def test_a_threshold_far_above_all_good_images_is_warned_of(rejects: Path, bundle: Bundle) -> None:
+    """1400 where 140 was meant lets every part pass. No real defect is marked that would show it."""
+    assert inside("review", picture_of(rejects, 150), "--as", "false-reject").returncode == 0
+    out = rejects / "new.edgead"
+    for threshold, far in (("150", False), ("1400", True)):
+        done = inside("review", rejects, "--bundle", bundle.path, "--threshold", threshold, "--write", out, "--force")
+        assert done.returncode == 0, done.stderr
+        assert ("far above their scores, 90 to 138" in done.stderr) == far
+
+
+def test_a_share_given_for_the_run_in_place_of_a_reviewed_threshold_is_warned_of(
+    rejects: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    """The version then decides like the bundle, as a shadow and after it took over."""
+    mark_all(rejects)
+    write = ("--threshold", "100", "--write", tmp_path / "new.edgead")
+    assert inside("review", rejects, "--bundle", bundle.path, *write).returncode == 0
+    frame = tmp_path / "120.png"
+    frame.write_bytes(encode_png(frame_of(120)))
+    line = ("run", bundle.path, "--source", frame, "--shadow", tmp_path / "new.edgead", "--json")
+    warning = "Warning: new is decided by --threshold 137 instead of its own, 100. People have chosen its own"
+    for options, counts, warned in ((), [0, 1], False), (("--threshold", "fpr:0.05"), [1, 0], True):
+        done = inside(*line, *options)
+        assert [*json.loads(done.stdout.splitlines()[-1])["shadow"].values()] == counts
+        assert (warning in done.stderr) == warned, done.stderr
+
+
 def pictures_in(rejects: Path) -> list[str]:
     return sorted(path.parent.name for path in (rejects / "marks").rglob("*.png"))
 

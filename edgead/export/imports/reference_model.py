@@ -198,7 +198,8 @@ def observe(model: onnx.ModelProto, spec: IoSpec) -> IoSpec:
     if spec.map == "none":
         return spec
     height, width = as_maps(apart[0][spec.map], spec.map).shape[1:]
-    if height < spec.size[0] and width < spec.size[1]:
+    cut_off = np.array_equal(apart[0][spec.map], apart[1][spec.map])  # noise is all the same to it: it shows nothing
+    if height < spec.size[0] and width < spec.size[1] and not cut_off:
         top, left = (spec.size[0] - height) // 2, (spec.size[1] - width) // 2
         other = frames[1:].copy()
         other[:, top : top + height, left : left + width] = frames[0, top : top + height, left : left + width]

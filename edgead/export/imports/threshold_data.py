@@ -53,7 +53,7 @@ def load_threshold_data(
     if trained or defective:
         every = [*paths, *trained, *defective]
         pictures = look_at(every, pixels, console.track("looking for copies"))
-        refuse_two_labels(every, pictures, set(defective))
+        refuse_two_labels(every, pictures, range(len(every) - len(defective), len(every)))
         if copies := pictures.copied(len(paths)):
             console.say(f"Warning: {copies} of the {len(paths)} images for the threshold are copies of training images")
     frames = load_frames(paths, size, pixels, console.track("reading good images"))

@@ -231,23 +231,47 @@ def test_text_and_outputs_that_are_not_finite_are_refused(parts: Path, tmp_path:
     assert not (tmp_path / "b.edgead").exists()
 
 
-def test_a_model_with_one_score_for_all_frames_is_reported(parts: Path, tmp_path: Path) -> None:
-    """It lets every part pass."""
+@pytest.mark.parametrize(
+    ("last", "reported"),
+    [
+        ("score = Mul(highest, zero)", True),  # one score for all frames
+        ("score = Clip(highest, zero, limit)", True),  # cut off: some good parts have the highest score there is
+        ("score = Sub(zero, highest)", True),  # how good a part is
+        ("score = Identity(highest)", False),
+    ],
+)
+def test_a_model_that_lets_every_part_pass_is_reported(last: str, reported: bool, parts: Path, tmp_path: Path) -> None:
+    text = f"""
+    <ir_version: 8, opset_import: ["" : 17]>
+    main (uint8[N, 24, 32, 3] image) => (float[N, 24, 32] heat, float[N] score) {{
+        values = Cast <to = 1> (image)
+        heat = ReduceMean <axes = [3], keepdims = 0> (values)
+        highest = ReduceMax <axes = [1, 2], keepdims = 0> (heat)
+        {last}
+    }}"""
+    console = Listener()
+    path = save(build(text, {"zero": np.float32(0), "limit": np.float32(215)}), tmp_path / "m.onnx")
+    import_model(path, score="score", threshold_data=parts, out=tmp_path / "b.edgead", console=console)
+    assert any("may let every part pass" in line for line in console.said) == reported, console.said
+
+
+def test_a_coarse_map_that_noise_drives_to_its_limit_covers_the_whole_image(parts: Path, tmp_path: Path) -> None:
+    """All noise gives it one value. That looked as if it saw the middle only, where its map was then put."""
     text = """
     <ir_version: 8, opset_import: ["" : 17]>
-    main (uint8[N, 24, 32, 3] image) => (float[N, 24, 32] heat) {
-        values = Cast <to = 1> (image)
-        means = ReduceMean <axes = [3], keepdims = 0> (values)
-        heat = Mul(means, zero)
+    main (float[N, 3, 32, 32] image) => (float[N, 1, 8, 8] heat) {
+        coarse = AveragePool <kernel_shape = [4, 4], strides = [4, 4]> (image)
+        light = ReduceMean <axes = [1], keepdims = 1> (coarse)
+        lighter = Mul(light, four)
+        heat = Clip(lighter, zero, one)
     }"""
-    console = Listener()
-    path = save(build(text, {"zero": np.float32(0)}), tmp_path / "m.onnx")
-    import_model(path, threshold_data=parts, out=tmp_path / "b.edgead", console=console)
-    assert any("have the same score, 0" in line for line in console.said)
-    path = save(bytes_model(), tmp_path / "n.onnx")
-    console.said.clear()
-    import_model(path, threshold_data=parts, out=tmp_path / "c.edgead", console=console)
-    assert not any("have the same score" in line for line in console.said)
+    model = build(text, {"four": np.float32(4), "zero": np.float32(0), "one": np.float32(1)})
+    bundle = import_model(save(model, tmp_path / "m.onnx"), threshold_data=parts, out=tmp_path / "b.edgead")
+    frame = np.zeros((1, 32, 32, 3), np.uint8)
+    frame[:, :8, :8] = 255
+    _, [found] = run_bundle(bundle, frame)
+    assert found[:6, :6].min() == 1
+    assert found[12:].max() == 0
 
 
 @pytest.mark.parametrize(("pool", "count"), [("max", 1), ("top:0.25", 12), ("top:1", 48)])

@@ -15,7 +15,7 @@ from edgead.errors import ConfigError
 from edgead.line.part import Part, PartRules
 from edgead.line.part_ledger import PartLedger
 from edgead.line.products import Products
-from edgead.line.triggers import CameraTrigger, Trigger, open_triggers
+from edgead.line.triggers import CameraTrigger, Trigger, open_triggers, refuse_untimed
 from edgead.line.triggers.trigger import LATE_AFTER
 from edgead.redaction import printable
 from edgead.runtime.clock import standstill
@@ -97,6 +97,7 @@ class Parts:
     def begin(self, stream: Stream, send: Callable[[Result], None]) -> None:
         self._stream, self._send = stream, send
         self._resources.enter_context(standstill.watch())
+        refuse_untimed(self.triggers, stream.sources)
         self._cameras = [source.name for source in stream.sources]
         if unknown := set(self._delays) - set(self._cameras):
             raise ConfigError(f"There is no camera {min(unknown)}. Available: {', '.join(self._cameras)}.")

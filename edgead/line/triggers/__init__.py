@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from edgead.errors import ConfigError
 from edgead.line.triggers.camera import CameraTrigger
 from edgead.line.triggers.trigger import BaseTrigger, Trigger
+from edgead.runtime.sources.source import Source
 from edgead.runtime.sources.uri import complete, redact, refuse_bare_address, scheme_of
 
 FORMS = (
@@ -80,3 +81,17 @@ def refuse_beside_camera(opened: Sequence[Trigger]) -> None:
     """
     if len(opened) > 1 and any(isinstance(one, CameraTrigger) for one in opened):
         raise ConfigError("camera: opens a part for every picture, so it must be the only trigger.")
+
+
+def refuse_untimed(opened: Sequence[Trigger], sources: Sequence[Source]) -> None:
+    """Refuse to join the pictures of several sources by time where one of them reads files that were there before.
+
+    Raises:
+        ConfigError: there is such a source, and the cameras are the trigger.
+    """
+    untimed = next((source.name for source in sources if getattr(source, "paths", ())), "")
+    if untimed and len(sources) > 1 and any(isinstance(one, CameraTrigger) for one in opened):
+        raise ConfigError(
+            "camera: joins the pictures of several sources by the time at which they were taken, and those of "
+            f"{untimed} are read as fast as possible. With camera:, use it as the only source."
+        )

@@ -112,7 +112,7 @@ class Parts:
         """Open a part. Thread-safe, and returns at once.
 
         Args:
-            part_id: unique for ever; empty for one of our own.
+            part_id: unique for ever; empty for one of our own, or only spaces, as of a bar code that was not read.
             at: when the trigger fired, `time.monotonic` seconds. If that is more than `LATE_AFTER` ago, the part is
                 UNKNOWN if frames of it have come already. None for now. Then the part is UNKNOWN just after a pause of
                 this process: nobody knows how long the trigger waited, and the part may have passed.
@@ -129,6 +129,7 @@ class Parts:
             raise ConfigError(f"A part's id must be text, not {part_id!r}.")
         if at is not None and (why := why_no_moment("at", at, now)):  # its answer would never be due
             raise ConfigError(f"No part can be triggered: {why}.")
+        part_id = part_id if part_id.strip() else ""
         with self._changed:
             if part_id not in self._ids:
                 return self._trigger(part_id, at, now, doubt)

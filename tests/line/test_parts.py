@@ -332,6 +332,16 @@ def test_an_error_in_the_callers_code_ends_the_run_also_from_the_thread_that_wat
     assert "on fire" in str(bench.error)
 
 
+def test_each_bar_code_that_was_not_read_is_a_part(inspector: Inspector) -> None:
+    """A reader that sends spaces for none: from the second one on, parts counted as bounces and had no result."""
+    with running(inspector, Parts(PartRules(within=50)), [Hand()]) as bench:
+        ids = [bench.parts.trigger(blank) for blank in ("", "  ", "  ", "\t")]
+        results = bench.wait(4)
+    assert [one.part_id for one in results] == ids
+    assert len({*map(str.strip, ids)}) == 4
+    assert bench.parts.ledger.snapshot()["bounced"] == 0
+
+
 def test_each_picture_of_a_camera_that_the_line_fires_is_a_part(inspector: Inspector) -> None:
     front, side = Hand("front"), Hand("side")
     with running(inspector, Parts(PartRules(within=4000), ["camera:?tolerance=20"]), [front, side]) as bench:

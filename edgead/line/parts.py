@@ -212,8 +212,12 @@ class Parts:
         self._send_all()
 
     def close(self) -> None:
-        for trigger in self.triggers:
-            trigger.close()
+        with ExitStack() as stack:  # whatever a trigger raises, the others are closed, and the parts are answered
+            stack.callback(self._end)
+            for trigger in self.triggers:
+                stack.callback(trigger.close)
+
+    def _end(self) -> None:
         self._resources.close()
         with self._changed:
             self._ended = True

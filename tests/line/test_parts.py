@@ -22,6 +22,7 @@ from edgead.errors import ConfigError
 from edgead.images import encode_png
 from edgead.line.part import PartRules
 from edgead.line.parts import UNTRIGGERED, Parts
+from edgead.line.triggers import BaseTrigger
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.policy import Policy
 from edgead.runtime.sinks.sqlite import SqliteSink
@@ -340,6 +341,20 @@ def test_each_bar_code_that_was_not_read_is_a_part(inspector: Inspector) -> None
     assert [one.part_id for one in results] == ids
     assert len({*map(str.strip, ids)}) == 4
     assert bench.parts.ledger.snapshot()["bounced"] == 0
+
+
+def test_parts_are_answered_though_a_trigger_cannot_be_closed(inspector: Inspector) -> None:
+    class Stuck(BaseTrigger):
+        def close(self) -> None:
+            super().close()
+            raise OSError("the bus is gone")
+
+    triggers = [Stuck("first"), BaseTrigger("second")]
+    with running(inspector, Parts(PartRules(within=60_000), triggers), [Hand()]) as bench:
+        bench.parts.trigger("A")
+    assert [(one.part_id, one.cause) for one in bench.results] == [("A", "stopped")]
+    assert triggers[1].stopped.is_set()
+    assert "the bus is gone" in str(bench.error)
 
 
 def test_each_picture_of_a_camera_that_the_line_fires_is_a_part(inspector: Inspector) -> None:

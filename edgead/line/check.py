@@ -20,6 +20,7 @@ from edgead.line.triggers import (
     Trigger,
     open_trigger,
     refuse_beside_camera,
+    refuse_same_signal,
     refuse_untimed,
 )
 from edgead.redaction import printable, redact, shown
@@ -117,6 +118,7 @@ def check_line(
             raise ConfigError("The products read depth or 16-bit images differently: they cannot share frames.")
         refuse_alike(opened_sources)
         refuse_beside_camera(opened_triggers)
+        refuse_same_signal(opened_triggers)
         refuse_untimed(opened_triggers, [source for _, source in opened_sources])
         refuse_twice(sinks)
         refuse_own_pictures([source for _, source in opened_sources], opened_sinks)

@@ -225,6 +225,7 @@ def test_a_check_opens_everything_and_names_what_fails(folder: Path) -> None:
     [
         ["--sink", "jsonl:r.jsonl", "--sink", "jsonl:./r.jsonl"],
         ["--trigger", "camera:", "--trigger", "camera:?tolerance=5"],
+        ["--trigger", "modbus://127.0.0.1:9/coil/3", "--trigger", "modbus://127.0.0.1:9/coil/3?poll_ms=9"],
         ["--source", "pictures/0.png", "--source", "./pictures/0.png"],
         ["--source", "a=pictures", "--source", "a=pictures/0.png"],
         ["--source", "a=pictures", "--source", "b=pictures"],  # joined by when they are read: parts of two pictures

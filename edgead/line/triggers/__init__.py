@@ -55,7 +55,7 @@ def open_triggers(
         say: shows a line to the user.
 
     Raises:
-        ConfigError: see `open_trigger`, or the cameras are not the only trigger.
+        ConfigError: see `open_trigger`; or a signal is given twice, or the cameras are not the only trigger.
     """
     opened: list[Trigger] = []
     try:
@@ -66,6 +66,7 @@ def open_triggers(
             if isinstance(opened[-1], BaseTrigger):
                 opened[-1].bounced, opened[-1].say = bounced, say
         refuse_beside_camera(opened)
+        refuse_same_signal([one for given, one in zip(triggers, opened) if isinstance(given, str)])
     except BaseException:
         for trigger in opened:
             trigger.close()
@@ -81,6 +82,19 @@ def refuse_beside_camera(opened: Sequence[Trigger]) -> None:
     """
     if len(opened) > 1 and any(isinstance(one, CameraTrigger) for one in opened):
         raise ConfigError("camera: opens a part for every picture, so it must be the only trigger.")
+
+
+def refuse_same_signal(opened: Sequence[Trigger]) -> None:
+    """Refuse a signal that is given twice: each part would have two results.
+
+    Raises:
+        ConfigError: with its address.
+    """
+    names = set[str]()
+    for trigger in opened:
+        if trigger.name in names:
+            raise ConfigError(f"The trigger {redact(trigger.name)} is given twice: each part would have two results.")
+        names.add(trigger.name)
 
 
 def refuse_untimed(opened: Sequence[Trigger], sources: Sequence[Source]) -> None:

@@ -179,6 +179,7 @@ class Parts:
     def admit(self, source: str, captured: Captured) -> str:
         with self._changed:
             self._made[source] = max(captured.made, self._made.get(source, captured.made))
+            self._expire(time.monotonic())  # no part whose time is over takes a frame
             part = None if self._ended else self._part_of(source, captured.made)
             if part is not None:
                 part.take(source, captured.made)
@@ -349,8 +350,9 @@ class Parts:
         self._stream.stop()
 
     def _expire(self, now: float) -> None:
+        within = self.rules.within / 1e3
         for part in self._open:
-            if part.until > now:
+            if part.until > now and standstill.since(part.at) < within:  # `now` does not include time in suspend
                 break
             late = f"the frames came, and no decision within {self.rules.within:g} ms"
             cause, reason = ("late", late) if part.is_late else ("no_frame", part.what_is_missing()[1])

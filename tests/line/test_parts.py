@@ -7,7 +7,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -331,6 +331,19 @@ def test_an_error_in_the_callers_code_ends_the_run_also_from_the_thread_that_wat
         bench.parts.trigger("A")
         bench.wait(1)
     assert "on fire" in str(bench.error)
+
+
+def test_a_part_from_before_a_suspend_takes_no_picture_after_it(
+    inspector: Inspector, suspend: Callable[[float], None]
+) -> None:
+    """`time.monotonic` does not notice: the time of the part was not over, and it got the PASS of what came later."""
+    front = Hand()
+    with running(inspector, Parts(PartRules(within=5000)), [front]) as bench:
+        bench.parts.trigger("A")
+        suspend(12)
+        front.show(GOOD)
+        [result] = bench.wait(1)
+    assert (result.part_id, result.verdict, result.cause) == ("A", UNKNOWN, "no_frame")
 
 
 def test_each_bar_code_that_was_not_read_is_a_part(inspector: Inspector) -> None:

@@ -70,6 +70,7 @@ def begin() -> Iterator[Callable[[Any], tuple[Any, Opened]]]:
         ("bell:1", "Unknown trigger 'bell:1'"),
         ("camera:front", "takes no name"),
         ("camera:?colour=red", "option"),
+        ("camera:?tolerance=5&tolerance=50", "tolerance is given twice"),
         ("http://127.0.0.1/part", "an address to listen on"),
         ("http://127.0.0.1:8090/part?fild=id", r"fild.*field"),
         ("http://0.0.0.0:8090/part", r"needs a token.\n.*--trigger"),

@@ -14,7 +14,15 @@ from edgead.errors import ConfigError, EdgeadError, describe
 from edgead.images import COLOUR, PixelFormat
 from edgead.line.channels import open_channels
 from edgead.line.products import Product, load_product
-from edgead.line.triggers import BaseTrigger, CameraTrigger, Trigger, open_trigger, refuse_beside_camera
+from edgead.line.triggers import (
+    BaseTrigger,
+    CameraTrigger,
+    Trigger,
+    open_trigger,
+    refuse_beside_camera,
+    refuse_same_signal,
+    refuse_untimed,
+)
 from edgead.redaction import printable, redact, shown
 from edgead.runtime.sinks import open_sink, refuse_twice
 from edgead.runtime.sources.opening import as_source, is_unnamed, refuse_alike
@@ -110,6 +118,8 @@ def check_line(
             raise ConfigError("The products read depth or 16-bit images differently: they cannot share frames.")
         refuse_alike(opened_sources)
         refuse_beside_camera(opened_triggers)
+        refuse_same_signal(opened_triggers)
+        refuse_untimed(opened_triggers, [source for _, source in opened_sources])
         refuse_twice(sinks)
         refuse_own_pictures([source for _, source in opened_sources], opened_sinks)
     except ConfigError as error:

@@ -15,7 +15,7 @@ from edgead.errors import ConfigError
 from edgead.line.part import Part, PartRules
 from edgead.line.part_ledger import PartLedger
 from edgead.line.products import Products
-from edgead.line.triggers import CameraTrigger, Trigger, open_triggers
+from edgead.line.triggers import CameraTrigger, Trigger, open_triggers, refuse_untimed
 from edgead.line.triggers.trigger import LATE_AFTER
 from edgead.redaction import printable
 from edgead.runtime.clock import standstill
@@ -97,6 +97,7 @@ class Parts:
     def begin(self, stream: Stream, send: Callable[[Result], None]) -> None:
         self._stream, self._send = stream, send
         self._resources.enter_context(standstill.watch())
+        refuse_untimed(self.triggers, stream.sources)
         self._cameras = [source.name for source in stream.sources]
         if unknown := set(self._delays) - set(self._cameras):
             raise ConfigError(f"There is no camera {min(unknown)}. Available: {', '.join(self._cameras)}.")
@@ -111,7 +112,7 @@ class Parts:
         """Open a part. Thread-safe, and returns at once.
 
         Args:
-            part_id: unique for ever; empty for one of our own.
+            part_id: unique for ever; empty for one of our own, or only spaces, as of a bar code that was not read.
             at: when the trigger fired, `time.monotonic` seconds. If that is more than `LATE_AFTER` ago, the part is
                 UNKNOWN if frames of it have come already. None for now. Then the part is UNKNOWN just after a pause of
                 this process: nobody knows how long the trigger waited, and the part may have passed.
@@ -128,6 +129,7 @@ class Parts:
             raise ConfigError(f"A part's id must be text, not {part_id!r}.")
         if at is not None and (why := why_no_moment("at", at, now)):  # its answer would never be due
             raise ConfigError(f"No part can be triggered: {why}.")
+        part_id = part_id if part_id.strip() else ""
         with self._changed:
             if part_id not in self._ids:
                 return self._trigger(part_id, at, now, doubt)
@@ -177,6 +179,7 @@ class Parts:
     def admit(self, source: str, captured: Captured) -> str:
         with self._changed:
             self._made[source] = max(captured.made, self._made.get(source, captured.made))
+            self._expire(time.monotonic())  # no part whose time is over takes a frame
             part = None if self._ended else self._part_of(source, captured.made)
             if part is not None:
                 part.take(source, captured.made)
@@ -210,8 +213,12 @@ class Parts:
         self._send_all()
 
     def close(self) -> None:
-        for trigger in self.triggers:
-            trigger.close()
+        with ExitStack() as stack:  # whatever a trigger raises, the others are closed, and the parts are answered
+            stack.callback(self._end)
+            for trigger in self.triggers:
+                stack.callback(trigger.close)
+
+    def _end(self) -> None:
         self._resources.close()
         with self._changed:
             self._ended = True
@@ -343,8 +350,9 @@ class Parts:
         self._stream.stop()
 
     def _expire(self, now: float) -> None:
+        within = self.rules.within / 1e3
         for part in self._open:
-            if part.until > now:
+            if part.until > now and standstill.since(part.at) < within:  # `now` does not include time in suspend
                 break
             late = f"the frames came, and no decision within {self.rules.within:g} ms"
             cause, reason = ("late", late) if part.is_late else ("no_frame", part.what_is_missing()[1])

@@ -74,7 +74,13 @@ class Control:
         return self._stream.inspector if self._stream else None
 
     def take(self, stream: Stream) -> None:
-        """Begin to act on this stream, beginning with earlier requests."""
+        """Begin to act on this stream, beginning with earlier requests.
+
+        Raises:
+            KeyboardInterrupt: the run was asked to end before. A library that opens a camera may swallow this error.
+        """
+        if self.asked_to_end:
+            raise KeyboardInterrupt
         self._stream = stream
         for action in self._early:
             stream.call_soon(action)
@@ -114,9 +120,9 @@ class Control:
 
     def _end(self, number: int, _frame: object) -> None:
         """Runs in the main thread, which may be busy for a long time; `_hear` does not wait for it."""
+        self.interrupted, self.asked_to_end = number == signal.SIGINT, True
         if not self._stream:
             raise KeyboardInterrupt
-        self.interrupted, self.asked_to_end = number == signal.SIGINT, True
         # A separate thread: a handler interrupts code that may hold the locks that `stop` needs.
         threading.Thread(target=self._stream.stop, name="stop", daemon=True).start()
 

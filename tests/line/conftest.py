@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 
 import pytest
 from level_bundle import make_level_bundle
 
 from edgead.bundle import Bundle
+from edgead.runtime import clock
 from edgead.runtime.inspector import Inspector, load
 
 
@@ -20,3 +22,17 @@ def level(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def inspector(level: Bundle) -> Iterator[Inspector]:
     with load(level.path, engine="onnxruntime") as opened:
         yield opened
+
+
+@pytest.fixture
+def suspend(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let the machine sleep for so many seconds, which `time.monotonic` does not include."""
+    slept, really = [0.0], clock.elapsed
+    monkeypatch.setattr(clock, "elapsed", lambda: really() + slept[0])
+    monkeypatch.setattr(clock.standstill, "_ended_at", -math.inf)  # as it is again after the test
+
+    def sleep(seconds: float) -> None:
+        slept[0] += seconds
+        assert clock.standstill.since(-math.inf) >= seconds  # awake again
+
+    return sleep

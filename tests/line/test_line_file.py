@@ -225,8 +225,10 @@ def test_a_check_opens_everything_and_names_what_fails(folder: Path) -> None:
     [
         ["--sink", "jsonl:r.jsonl", "--sink", "jsonl:./r.jsonl"],
         ["--trigger", "camera:", "--trigger", "camera:?tolerance=5"],
+        ["--trigger", "modbus://127.0.0.1:9/coil/3", "--trigger", "modbus://127.0.0.1:9/coil/3?poll_ms=9"],
         ["--source", "pictures/0.png", "--source", "./pictures/0.png"],
         ["--source", "a=pictures", "--source", "a=pictures/0.png"],
+        ["--source", "a=pictures", "--source", "b=pictures"],  # joined by when they are read: parts of two pictures
         ["--source", "front=watch:pictures?existing=1", "--sink", "rejects:pictures"],
         ["--part", "fails=3"],
         ["--product", "lid"],
@@ -268,7 +270,7 @@ def test_a_check_asks_the_plc(folder: Path) -> None:
 
 def test_one_dead_camera_ends_the_others_only_if_it_must(folder: Path) -> None:
     dead = f"dead=rtsp://127.0.0.1:{free_port()}/none"
-    options = ["--source", "front=pictures", "--source", dead, "--max-frames", 3]
+    options = ["--source", "front=watch:pictures?existing=1", "--source", dead, "--max-frames", 3]
     done = edgead(folder, *options, "--need-all-cameras")
     assert done.returncode == 2
     assert not (folder / "results.jsonl").exists() or not results_of(folder)

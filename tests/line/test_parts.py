@@ -7,7 +7,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from edgead.errors import ConfigError
 from edgead.images import encode_png
 from edgead.line.part import PartRules
 from edgead.line.parts import UNTRIGGERED, Parts
+from edgead.line.triggers import BaseTrigger
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.policy import Policy
 from edgead.runtime.sinks.sqlite import SqliteSink
@@ -330,6 +331,43 @@ def test_an_error_in_the_callers_code_ends_the_run_also_from_the_thread_that_wat
         bench.parts.trigger("A")
         bench.wait(1)
     assert "on fire" in str(bench.error)
+
+
+def test_a_part_from_before_a_suspend_takes_no_picture_after_it(
+    inspector: Inspector, suspend: Callable[[float], None]
+) -> None:
+    """`time.monotonic` does not notice: the time of the part was not over, and it got the PASS of what came later."""
+    front = Hand()
+    with running(inspector, Parts(PartRules(within=5000)), [front]) as bench:
+        bench.parts.trigger("A")
+        suspend(12)
+        front.show(GOOD)
+        [result] = bench.wait(1)
+    assert (result.part_id, result.verdict, result.cause) == ("A", UNKNOWN, "no_frame")
+
+
+def test_each_bar_code_that_was_not_read_is_a_part(inspector: Inspector) -> None:
+    """A reader that sends spaces for none: from the second one on, parts counted as bounces and had no result."""
+    with running(inspector, Parts(PartRules(within=50)), [Hand()]) as bench:
+        ids = [bench.parts.trigger(blank) for blank in ("", "  ", "  ", "\t")]
+        results = bench.wait(4)
+    assert [one.part_id for one in results] == ids
+    assert len({*map(str.strip, ids)}) == 4
+    assert bench.parts.ledger.snapshot()["bounced"] == 0
+
+
+def test_parts_are_answered_though_a_trigger_cannot_be_closed(inspector: Inspector) -> None:
+    class Stuck(BaseTrigger):
+        def close(self) -> None:
+            super().close()
+            raise OSError("the bus is gone")
+
+    triggers = [Stuck("first"), BaseTrigger("second")]
+    with running(inspector, Parts(PartRules(within=60_000), triggers), [Hand()]) as bench:
+        bench.parts.trigger("A")
+    assert [(one.part_id, one.cause) for one in bench.results] == [("A", "stopped")]
+    assert triggers[1].stopped.is_set()
+    assert "the bus is gone" in str(bench.error)
 
 
 def test_each_picture_of_a_camera_that_the_line_fires_is_a_part(inspector: Inspector) -> None:

@@ -70,10 +70,12 @@ def begin() -> Iterator[Callable[[Any], tuple[Any, Opened]]]:
         ("bell:1", "Unknown trigger 'bell:1'"),
         ("camera:front", "takes no name"),
         ("camera:?colour=red", "option"),
+        ("camera:?tolerance=5&tolerance=50", "tolerance is given twice"),
         ("http://127.0.0.1/part", "an address to listen on"),
         ("http://127.0.0.1:8090/part?fild=id", r"fild.*field"),
         ("http://0.0.0.0:8090/part", r"needs a token.\n.*--trigger"),
         ("mqtt://host", "a topic"),
+        ("mqtt://host/topic?ca=broker.pem", "Write mqtts://"),
         ("modbus://host/lamp/1", "Kinds: coil, discrete, holding, input"),
         ("modbus://host/coil/x", "a kind and a number"),
         ("modbus://host/coil/65536", "a number to 65535"),
@@ -102,6 +104,16 @@ def test_a_taken_port_is_named_and_what_was_open_is_closed() -> None:
         open_triggers([print], lambda: None, print)  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="the only trigger"):
         open_triggers(["camera:", HttpTrigger("127.0.0.1", 0, "/part")], lambda: None, print)
+
+
+def test_a_signal_that_is_given_twice_is_refused() -> None:
+    """Each part had two results: one with its picture, and one UNKNOWN."""
+    pytest.importorskip("pymodbus", reason="no pymodbus")
+    uri = "modbus://127.0.0.1:9/coil/3"
+    with pytest.raises(ConfigError, match="coil/3 is given twice"):
+        open_triggers([uri, f"{uri}?poll_ms=9"], lambda: None, print)
+    for trigger in open_triggers([uri, f"{uri}?unit=2"], lambda: None, print):  # two PLCs behind one gateway
+        trigger.close()
 
 
 def test_bounces_are_counted_and_open_nothing() -> None:
@@ -479,7 +491,7 @@ def test_the_metrics_tell_a_trigger_whose_signals_do_not_arrive() -> None:
     pytest.importorskip("pymodbus", reason="no pymodbus")
     http, modbus = free_port(), free_port()
     absent = f"modbus://127.0.0.1:{modbus}/coil/0"
-    with closing(Parts(triggers=[f"http://127.0.0.1:{http}/part", absent, absent])) as parts:
+    with closing(Parts(triggers=[f"http://127.0.0.1:{http}/part", absent, open_trigger(absent)])) as parts:
         text = parts.to_prometheus()
     assert text.count('edgead_trigger_ready{trigger="modbus') == 1
     assert f'edgead_trigger_ready{{trigger="http://127.0.0.1:{http}/part"}} 1\n' in text

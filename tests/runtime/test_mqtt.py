@@ -199,6 +199,13 @@ def test_refused_password_is_said_and_results_are_kept(
     assert stored(store) == 1
 
 
+def test_files_for_tls_are_refused_where_there_is_no_tls() -> None:
+    """Password and results were sent in plain text to a broker that nobody had verified."""
+    for option in ("ca", "cert", "key"):
+        with pytest.raises(ConfigError, match=f"{option} is for TLS.*Write mqtts://"):
+            open_sink(f"mqtt://127.0.0.1:1/line?{option}=broker.pem")
+
+
 def test_tls(make_broker: Callable[..., Broker], tmp_path: Path) -> None:
     key, certificate = make_certificate(tmp_path)
     broker = make_broker(f"certfile {certificate}", f"keyfile {key}")

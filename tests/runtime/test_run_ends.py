@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ PROGRAM = """
 import sys, time
 from edgead.cli import main
 from edgead.runtime import control, sources
+from edgead.runtime.sources import network
 from edgead.runtime.sources.python import SyntheticSource
 
 class Hangs(SyntheticSource):
@@ -50,6 +52,7 @@ def fail(uri, pixels):
 sys.modules["mine"] = sys.modules["__main__"]
 sources._SCHEMES.update({"hang": "mine:hang", "fail": "mine:fail"})
 control.END_WITHIN = float(sys.argv.pop(1))
+network.OPEN_S = 1.0
 if sys.argv[1] == "block":
     del sys.argv[1]
     import click
@@ -152,6 +155,22 @@ def test_clean_stop_is_not_called_an_error(line_bundle: Path, tmp_path: Path) ->
     assert process.returncode == 130
     assert "captured" in err
     assert "rror" not in err
+
+
+@pytest.mark.slow
+def test_term_while_a_camera_is_opened_ends_the_run(line_bundle: Path, tmp_path: Path) -> None:
+    """PyAV swallows what a handler raises while it waits for a camera that accepts connections and says nothing."""
+    pytest.importorskip("av", reason="no PyAV")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        sources = ["--source", f"rtsp://127.0.0.1:{silent.getsockname()[1]}/x", "--source", "synthetic:?fps=50"]
+        process = start(20, "run", line_bundle, "--engine", "onnxruntime", *sources)
+        with silent.accept()[0]:
+            process.send_signal(signal.SIGTERM)
+            _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "captured 0 =" in err
+    assert "did not end" not in err
 
 
 def test_a_start_that_fails_leaves_nothing_open(line_bundle: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from edgead.decision import Verdict
 from edgead.errors import ConfigError, SinkError
 from edgead.line.outputs import register_map
 from edgead.line.outputs.register_map import Snapshot
+from edgead.runtime.clock import standstill
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.sink import BaseSink
 
@@ -83,7 +84,7 @@ class Handshake:
         self.changed = threading.Condition()
         self._idle: Callable[[], float] | None = None
         self._shown = Snapshot(session=self.session, sequence=secrets.randbelow(LAST) + 1)
-        self._until = 0.0  # the verdict is shown until then
+        self._shown_at = self._until = 0.0  # the verdict is shown from when until when
         self._sent = self._acknowledged = True
         self._beat_at, self._heartbeat = 0.0, 0
         self._counts: Counter[Verdict] = Counter()
@@ -155,7 +156,7 @@ class Handshake:
             recipe=register_map.cut(result.recipe or result.bundle),
         )
         self.on_show(result, shown)
-        self._shown, self._until = shown, now + self.timing.hold_ms / 1e3
+        self._shown, self._shown_at, self._until = shown, now, now + self.timing.hold_ms / 1e3
         self._counts[verdict] += 1
         self._acknowledged = self._sent = self._camera_reported = False
         self.changed.notify_all()
@@ -214,7 +215,8 @@ class Handshake:
             valid = self._idle is not None and not stalled and not self._closed
             if valid and now - self._beat_at >= self.timing.heartbeat_ms / 1e3:
                 self._heartbeat, self._beat_at = (self._heartbeat + 1) % (LAST + 1), now
-            shown = valid and now < self._until
+            is_over = now >= self._until or standstill.since(self._shown_at) * 1e3 >= self.timing.hold_ms
+            shown = valid and not is_over
             status = self._shown.status
             status |= register_map.MISSING_ACKNOWLEDGEMENT if self.alarm else 0
             status |= register_map.STALLED if stalled else 0
@@ -287,7 +289,7 @@ def delay_of(result: Result, now: float) -> float:
 
     A part may be decided long before its answer leaves, which waits for those of earlier parts.
     """
-    if result.t_answer:
-        return now - result.t_answer
-    total = result.latency_ms.get("total")
-    return 0.0 if total is None or not result.t_capture else now - result.t_capture - total / 1e3
+    since, total = result.t_answer, result.latency_ms.get("total")
+    if not since and total is not None and result.t_capture:
+        since = result.t_capture + total / 1e3
+    return max(now - since, standstill.since(since)) if since else 0.0  # `now` does not include time in suspend

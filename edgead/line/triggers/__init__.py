@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from edgead.errors import ConfigError
 from edgead.line.triggers.camera import CameraTrigger
 from edgead.line.triggers.trigger import BaseTrigger, Trigger
+from edgead.runtime.sources.source import Source
 from edgead.runtime.sources.uri import complete, redact, refuse_bare_address, scheme_of
 
 FORMS = (
@@ -54,7 +55,7 @@ def open_triggers(
         say: shows a line to the user.
 
     Raises:
-        ConfigError: see `open_trigger`, or the cameras are not the only trigger.
+        ConfigError: see `open_trigger`; or a signal is given twice, or the cameras are not the only trigger.
     """
     opened: list[Trigger] = []
     try:
@@ -65,6 +66,7 @@ def open_triggers(
             if isinstance(opened[-1], BaseTrigger):
                 opened[-1].bounced, opened[-1].say = bounced, say
         refuse_beside_camera(opened)
+        refuse_same_signal([one for given, one in zip(triggers, opened) if isinstance(given, str)])
     except BaseException:
         for trigger in opened:
             trigger.close()
@@ -80,3 +82,30 @@ def refuse_beside_camera(opened: Sequence[Trigger]) -> None:
     """
     if len(opened) > 1 and any(isinstance(one, CameraTrigger) for one in opened):
         raise ConfigError("camera: opens a part for every picture, so it must be the only trigger.")
+
+
+def refuse_same_signal(opened: Sequence[Trigger]) -> None:
+    """Refuse a signal that is given twice: each part would have two results.
+
+    Raises:
+        ConfigError: with its address.
+    """
+    names = set[str]()
+    for trigger in opened:
+        if trigger.name in names:
+            raise ConfigError(f"The trigger {redact(trigger.name)} is given twice: each part would have two results.")
+        names.add(trigger.name)
+
+
+def refuse_untimed(opened: Sequence[Trigger], sources: Sequence[Source]) -> None:
+    """Refuse to join the pictures of several sources by time where one of them reads files that were there before.
+
+    Raises:
+        ConfigError: there is such a source, and the cameras are the trigger.
+    """
+    untimed = next((source.name for source in sources if getattr(source, "paths", ())), "")
+    if untimed and len(sources) > 1 and any(isinstance(one, CameraTrigger) for one in opened):
+        raise ConfigError(
+            "camera: joins the pictures of several sources by the time at which they were taken, and those of "
+            f"{untimed} are read as fast as possible. With camera:, use it as the only source."
+        )

@@ -98,7 +98,8 @@ class ModbusTrigger(BaseTrigger):
 
     def __init__(self, host: str, port: int, kind: str, number: int, options: ModbusOptions) -> None:
         shown = f"[{host}]" if ":" in host else host
-        super().__init__(f"modbus://{shown}:{port}/{kind}/{number}", options.debounce)
+        unit = f"?unit={options.unit}" if options.unit != ModbusOptions.unit else ""
+        super().__init__(f"modbus://{shown}:{port}/{kind}/{number}{unit}", options.debounce)
         client: Any = require("pymodbus.client", "modbus")
         _leave_errors_to_us()
         self._kind, self._number, self._options = kind, number, options

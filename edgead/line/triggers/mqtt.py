@@ -10,7 +10,7 @@ from edgead.errors import ConfigError
 from edgead.line.triggers.http import LARGEST, read_id
 from edgead.line.triggers.trigger import BaseTrigger, OpenPart
 from edgead.redaction import printable, redact
-from edgead.runtime.sinks.mqtt import make_client, topic_of, why_no_connection
+from edgead.runtime.sinks.mqtt import make_client, tls_of, topic_of, why_no_connection
 from edgead.runtime.sources.uri import parse_options
 
 
@@ -36,14 +36,13 @@ def open_mqtt(uri: str) -> MqttTrigger:
     if not parts.hostname or not topic or "#" in uri or not topic.isprintable():
         raise ConfigError(f"{redact(uri)} needs a host and a topic without #, as in mqtt://HOST/TOPIC.")
     options = parse_options(uri, parts.query, MqttOptions)
-    secure = parts.scheme == "mqtts"
     return MqttTrigger(
         parts.hostname,
-        parts.port or (8883 if secure else 1883),
+        parts.port or (8883 if parts.scheme == "mqtts" else 1883),
         topic,
         user=unquote(parts.username or ""),
         password=unquote(parts.password or ""),
-        tls={"ca": options.ca, "cert": options.cert, "key": options.key} if secure else None,
+        tls=tls_of(uri, options.ca, options.cert, options.key),
         field=options.field,
         debounce=options.debounce,
     )

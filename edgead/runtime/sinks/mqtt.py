@@ -23,7 +23,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.sinks.lines import was_moved
 from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sinks.sqlite import Transactions, connect, unusable
-from edgead.runtime.sources.uri import parse_options
+from edgead.runtime.sources.uri import parse_options, scheme_of
 
 WINDOW = 20
 """Messages in flight to the broker without acknowledgement."""
@@ -61,7 +61,7 @@ def open_mqtt(uri: str) -> MqttSink:
         topic,
         user=unquote(parts.username or ""),
         password=unquote(parts.password or ""),
-        tls={"ca": options.ca, "cert": options.cert, "key": options.key} if parts.scheme == "mqtts" else None,
+        tls=tls_of(uri, options.ca, options.cert, options.key),
         store=Path(at_home(options.store)) if options.store else None,
     )
 
@@ -70,6 +70,20 @@ def topic_of(uri: str) -> str:
     """Return the topic in an address; ``mqtt://HOST//line`` names ``/line``, which MQTT tells from ``line``."""
     topic = unquote(urlsplit(uri).path).removeprefix("/").rstrip("/")
     return topic if topic.strip("/") else ""
+
+
+def tls_of(uri: str, ca: str | None, cert: str | None, key: str | None) -> dict[str, str | None] | None:
+    """Return the files for TLS of an address ``mqtts://``, as `make_client` takes them; None for ``mqtt://``.
+
+    Raises:
+        ConfigError: files for TLS, and an address without TLS.
+    """
+    files = {"ca": ca, "cert": cert, "key": key}
+    if scheme_of(uri) == "mqtts":
+        return files
+    if given := [name for name, file in files.items() if file]:
+        raise ConfigError(f"{redact(uri)}: {given[0]} is for TLS, and mqtt:// has none. Write mqtts://…")
+    return None
 
 
 def make_client(name: str, user: str, password: str, tls: dict[str, str | None] | None) -> Any:

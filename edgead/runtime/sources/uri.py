@@ -171,8 +171,11 @@ def split_options(uri: str, kind: type[T]) -> tuple[str, T]:
 def parse_options(uri: str, query: str, kind: type[T]) -> T:
     """Parse the options ``name=value&…`` of a URI. See `split_options`."""
     owner = redact(uri)
-    given = parse_qsl(query, keep_blank_values=True)
-    texts = {name if name.isidentifier() else "…": value for name, value in given}
+    given = [(name if name.isidentifier() else "…", value) for name, value in parse_qsl(query, keep_blank_values=True)]
+    texts = dict(given)
+    if len(texts) < len(given):
+        names = [name for name, _ in given]
+        raise ConfigError(f"{owner}: {max(names, key=names.count)} is given twice.")
     values = parse_settings(kind, texts, owner, what="option")
     for name, value in values.items():
         if isinstance(value, int | float) and not 0 <= value < math.inf:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 from plc_parts import Writing, make_result
@@ -13,6 +14,7 @@ from edgead.decision import Verdict
 from edgead.errors import ConfigError, SinkError
 from edgead.line.outputs.handshake import LAST, Handshake, PlcSink, Timing
 from edgead.line.outputs.register_map import CAMERA_REPORTED, ID_CUT, MISSING_ACKNOWLEDGEMENT, STALLED, VERDICTS
+from edgead.runtime.clock import standstill
 from edgead.runtime.result import Result
 
 NEVER = threading.Event()
@@ -99,6 +101,19 @@ def test_a_result_that_comes_late_is_never_a_pass() -> None:
         handshake.show(make_result(t_capture=captured, latency_ms={"total": 10.0}), NEVER)
         assert handshake.snapshot().verdict == verdict
     assert handshake.snapshot().cause == 5
+
+
+def test_a_verdict_from_before_a_suspend_is_over(suspend: Callable[[float], None]) -> None:
+    """`time.monotonic` does not notice: the PLC could read the PASS of a part that had passed long before."""
+    handshake, result = Handshake(Timing(ack=False)), make_result(t_capture=time.monotonic(), latency_ms={"total": 0.0})
+    with standstill.watch():
+        handshake.show(result, NEVER)
+        assert handshake.snapshot().verdict == PASS
+        suspend(12)
+        assert handshake.snapshot().verdict == 0
+        handshake.show(result, NEVER)  # it waited in the queue
+        seen = handshake.snapshot()
+        assert (seen.verdict, seen.cause) == (UNKNOWN, 5)
 
 
 def test_the_sequence_goes_round_without_0_and_a_cut_id_is_marked() -> None:

@@ -6,6 +6,7 @@ A frame with depth is ``(H, W, 4) uint8``: B, G, R and the depth's *code*. Code 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,23 @@ def as_depth(picture: NDArray[Any]) -> Depth:
     if not measured.any():
         raise DataError("The depth image holds no measurement: no value is finite and above zero.")
     return depth
+
+
+def check_range(depth_range: DepthRange) -> None:
+    """Check a range that a caller has typed.
+
+    Raises:
+        DataError: it is not two finite numbers of at least 0, the lower one first.
+    """
+    try:
+        near, far = map(float, depth_range)
+    except (TypeError, ValueError):
+        near = far = math.nan
+    if not 0 <= near < far < math.inf:
+        raise DataError(
+            f"The depth range must be two distances, the nearer one first, not {depth_range!r}.\n"
+            "Use the model's: Inspector.depth_range"
+        )
 
 
 def encode(depth: Depth, depth_range: DepthRange) -> NDArray[np.uint8]:

@@ -20,6 +20,7 @@ from edgead.depth import (
     Depth,
     DepthRange,
     as_depth,
+    check_range,
     encode,
     find_depth_file,
 )
@@ -167,10 +168,11 @@ def with_depth(frame: NDArray[Any], depth: NDArray[Any], depth_range: DepthRange
 
     Raises:
         DataError: one of them is no image, their sizes differ, nothing was measured, or nothing inside the range; a
-            `bit_depth` outside 9 to 16.
+            `bit_depth` outside 9 to 16; `depth_range` is no range.
     """
     if depth_range is None:
         raise DataError("The model takes no depth (its depth range is None). Pass the colour image only.")
+    check_range(depth_range)
     frame = to_frame(frame, PixelFormat(bit_depth))
     distances = as_depth(depth)
     if distances.shape != frame.shape[:2]:

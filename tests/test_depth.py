@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,9 @@ def test_frames_that_do_not_fit_a_model_with_depth_or_one_without() -> None:
         edgead.with_depth(colour, POINTS[:10], (0.3, 0.6))
     with pytest.raises(DataError, match="takes no depth"):
         edgead.with_depth(colour, POINTS, None)
+    for no_range in ((0.5, 0.5), (0.6, 0.3), (0.3,), (0.3, math.inf), "near", 3):
+        with pytest.raises(DataError, match="must be two distances, the nearer one first"):
+            edgead.with_depth(colour, POINTS, no_range)  # type: ignore[arg-type]
 
 
 def test_files_of_a_data_set(rgbd_parts: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError
+from edgead.runtime.clock import standstill
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.result import Result
 from edgead.schema import Within, check
@@ -101,6 +102,13 @@ class Part:
         self._awaited = self._passed = self._failed = 0
         self._first_unknown: Result | None = None
         self._missing: dict[str, str] = {}
+
+    def overdue(self, now: float) -> float:
+        """Return for how many seconds its time has been over, below 0 if it is not, at a `time.monotonic` of now.
+
+        That clock does not include time in suspend, which counts here.
+        """
+        return max(now - self.until, standstill.since(self.at) - (self.until - self.at))
 
     def lacks(self, camera: str) -> bool:
         """Return whether it still takes a frame of this camera."""

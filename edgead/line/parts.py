@@ -312,7 +312,7 @@ class Parts:
         """Let the answers at the head of the line leave."""
         while self._open and (result := self._open[0].answer) is not None:
             part, now = self._open.popleft(), time.monotonic()
-            result.part_id, result.t_answer = part.id, min(now, part.until)
+            result.part_id, result.t_answer = part.id, now - max(0.0, part.overdue(now))
             result.latency_ms["part"] = (now - part.at) * 1e3
             self.ledger.answer(result)
             self._leaving.append(result)
@@ -350,9 +350,8 @@ class Parts:
         self._stream.stop()
 
     def _expire(self, now: float) -> None:
-        within = self.rules.within / 1e3
         for part in self._open:
-            if part.until > now and standstill.since(part.at) < within:  # `now` does not include time in suspend
+            if part.overdue(now) < 0:
                 break
             late = f"the frames came, and no decision within {self.rules.within:g} ms"
             cause, reason = ("late", late) if part.is_late else ("no_frame", part.what_is_missing()[1])

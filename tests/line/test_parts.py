@@ -346,6 +346,25 @@ def test_a_part_from_before_a_suspend_takes_no_picture_after_it(
     assert (result.part_id, result.verdict, result.cause) == ("A", UNKNOWN, "no_frame")
 
 
+def test_a_part_decided_before_a_suspend_is_late_after_it(
+    inspector: Inspector, suspend: Callable[[float], None]
+) -> None:
+    """It waited for the part before it, and left as an answer in time."""
+    front, side = Hand("front"), Hand("side")
+    with running(inspector, Parts(PartRules(within=5000)), [front, side]) as bench:
+        bench.parts.trigger("A")
+        front.show(GOOD)
+        wait_until(lambda: bench.ledger.inferred == 1)
+        bench.parts.trigger("B")
+        front.show(BAD)
+        wait_until(lambda: bench.ledger.inferred == 2)
+        suspend(12)
+        side.show(GOOD)
+        answers = bench.wait(2)
+    assert [(one.part_id, one.verdict) for one in answers] == [("A", UNKNOWN), ("B", FAIL)]
+    assert all(6 < time.monotonic() - one.t_answer < 60 for one in answers)
+
+
 def test_each_bar_code_that_was_not_read_is_a_part(inspector: Inspector) -> None:
     """A reader that sends spaces for none: from the second one on, parts counted as bounces and had no result."""
     with running(inspector, Parts(PartRules(within=50)), [Hand()]) as bench:

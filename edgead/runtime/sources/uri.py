@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from dataclasses import dataclass
@@ -29,6 +28,8 @@ __all__ = [
 
 UNSET = "Is the variable that it comes from set?"
 """Said of an address that names nothing."""
+LARGEST = 1e9
+"""Largest number of an option: what is later added to a time or waited for must not overflow."""
 T = TypeVar("T")
 _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]+):")
 _NETWORK = re.compile(r"(?:av\+)?(?:rtsps?|https?)|mqtts?")
@@ -159,7 +160,7 @@ def split_options(uri: str, kind: type[T]) -> tuple[str, T]:
 
     Args:
         uri: with or without ``//`` after the scheme.
-        kind: a dataclass of the options with their defaults. Numbers must be finite and not negative.
+        kind: a dataclass of the options with their defaults. Numbers must be 0 to `LARGEST`.
 
     Raises:
         ConfigError: an unknown option, or a value of the wrong type. The error shows nothing that may be a password.
@@ -178,6 +179,6 @@ def parse_options(uri: str, query: str, kind: type[T]) -> T:
         raise ConfigError(f"{owner}: {max(names, key=names.count)} is given twice.")
     values = parse_settings(kind, texts, owner, what="option")
     for name, value in values.items():
-        if isinstance(value, int | float) and not 0 <= value < math.inf:
-            raise ConfigError(f"{owner}: {name} must be a number of at least 0, not '{texts[name]}'.")
+        if isinstance(value, int | float) and not 0 <= value <= LARGEST:
+            raise ConfigError(f"{owner}: {name} must be a number from 0 to 1e9, not '{texts[name]}'.")
     return kind(**values)

@@ -18,7 +18,7 @@ from edgead.line.products import Products
 from edgead.line.triggers import CameraTrigger, Trigger, open_triggers, refuse_untimed
 from edgead.line.triggers.trigger import LATE_AFTER
 from edgead.redaction import printable
-from edgead.runtime.clock import standstill
+from edgead.runtime.clock import TICK, standstill
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.identity import new_id
 from edgead.runtime.result import Result
@@ -335,8 +335,8 @@ class Parts:
                 if self._ended:
                     return
                 if not self._leaving:
-                    rest = self._open[0].until - time.monotonic() if self._open else None
-                    self._changed.wait(rest if rest is None else max(rest, 0.0))
+                    rest = min(max(self._open[0].until - time.monotonic(), 0.0), TICK) if self._open else None
+                    self._changed.wait(rest)  # does not include time in suspend either
                     continue
             try:
                 self._send_all()

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgead.bundle import MANIFEST, read_manifest
-from edgead.errors import INTERRUPTED, ConfigError, describe
+from edgead.errors import INTERRUPTED, ConfigError, EdgeadError, describe
 from edgead.runtime.frame_inspector import FrameInspector, refuse_other_depth
 from edgead.runtime.shadow import Shadow
 from edgead.runtime.signals import listen
@@ -113,6 +113,10 @@ class Control:
         try:
             with listen(handlers, self._hear):
                 yield
+        except EdgeadError as error:  # as in `take`: what was opened then has failed, because it was interrupted
+            if self.asked_to_end and not self._stream:
+                raise KeyboardInterrupt from error
+            raise
         finally:
             self._ended.set()
             self._closing.set()

@@ -87,9 +87,10 @@ def _cells(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 class StudentNetwork(nn.Module):
-    """Frames ``[N, H, W, 3]`` in 0 to 255 to two planes ``[N, 2, h, w]``, and what they mean.
+    """Frames ``[N, H, W, 3]`` in 0 to 255 to three planes ``[N, 3, h, w]``, and what they mean.
 
-    The first plane is the map, compressed (`compress`), the second is added to it before its maximum is the score.
+    The first plane is the map, compressed (`compress`). The score is the maximum of the first two, added, plus the mean
+    of the third: teachers score by a place or by the whole image.
     """
 
     map_scale: Tensor
@@ -105,10 +106,10 @@ class StudentNetwork(nn.Module):
         widths = config.widths[self.finest :]
         self.narrow = nn.ModuleList(_unit(coarse, fine, kernel=1) for fine, coarse in pairwise(widths))
         self.merge = nn.ModuleList(_unit(fine, fine) for fine in widths[:-1])
-        self.head = nn.Conv2d(widths[0], 2, 1)
+        self.head = nn.Conv2d(widths[0], 3, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
-        self.slope, self.offset = nn.Parameter(torch.ones(())), nn.Parameter(torch.zeros(()))
+        self.slope = nn.Parameter(torch.ones(()))
         self.register_buffer("map_scale", torch.tensor([0.0, 1.0]))
         self.register_buffer("score_scale", torch.tensor([0.0, 1.0]))
 
@@ -122,9 +123,9 @@ class StudentNetwork(nn.Module):
         return x
 
     def score(self, planes: Tensor) -> Tensor:
-        """Planes ``[N, 2, h, w]`` to scores ``[N]``."""
-        scores: Tensor = self.slope * planes.sum(dim=1).amax(dim=(1, 2)) + self.offset
-        return scores
+        """Planes ``[N, 3, h, w]`` to scores ``[N]``."""
+        highest = planes[:, :2].sum(dim=1).amax(dim=(1, 2))
+        return self.slope * highest + planes[:, 2].mean(dim=(1, 2))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Frames to scores ``[N]`` and maps ``[N, h, w]``, both compressed."""

@@ -178,14 +178,10 @@ def describe_accelerator() -> str | None:
     """Return name and driver of each NVIDIA GPU, one per line, or None if nvidia-smi reports none."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
-        return (
-            subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=10, check=True
-            ).stdout.strip()
-            or None
-        )
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
+    return done.stdout.strip() or None
 
 
 @dataclass(frozen=True)

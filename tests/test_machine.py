@@ -6,11 +6,12 @@ import os
 import sys
 from datetime import datetime, timedelta, timezone
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
 import edgead
-from edgead.machine import describe_measurement
+from edgead.machine import describe_accelerator, describe_measurement
 
 
 def test_a_measurement_says_how_it_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,3 +25,11 @@ def test_a_measurement_says_how_it_was_made(monkeypatch: pytest.MonkeyPatch) -> 
     assert made.versions["edgead"] == edgead.__version__
     assert made.versions["click"] == metadata.version("click")
     assert "no-such-package" not in made.versions
+
+
+def test_a_tool_that_prints_other_bytes_than_utf8_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_bytes(b"#!/bin/sh\nprintf 'Orin \\251, 540.4.0\\n'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert describe_accelerator() == "Orin \N{REPLACEMENT CHARACTER}, 540.4.0"

@@ -189,6 +189,7 @@ def test_a_writer_that_overwrites_us_is_noticed(plc: ServingPlc, output: ModbusC
         ("modbus://plc:502?unit=300", "unit must be from 0 to 255"),
         ("modbus://plc:502?timeout_ms=1", "timeout_ms must be at least 10"),
         ("modbus://plc:502?base=-1", "base must be a number from 0 to 1e9"),
+        ("modbus://plc:502?base=1000000001", "base must be a number from 0 to 1e9"),
     ],
 )
 def test_a_wrong_address_or_option_is_named(uri: str, error: str) -> None:

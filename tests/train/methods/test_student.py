@@ -89,6 +89,14 @@ def test_a_backbone_is_not_trained() -> None:
     assert frozen == {name for name, _ in network.named_parameters() if ".backbone." in name}
 
 
+def test_a_score_is_that_of_the_worst_place_and_of_the_whole_image() -> None:
+    network = StudentNetwork(StudentConfig(size=(64, 64), stem=4, widths=(16, 16)))
+    planes = torch.zeros(3, 3, 16, 16)
+    planes[1, 0, 3, 4], planes[1, 1, 3, 4] = 2, 3  # the map, and what is added to it
+    planes[2, 2, :8] = 4
+    assert network.score(planes).tolist() == [0, 5, 2]
+
+
 def test_shapes_that_cannot_be_are_refused() -> None:
     with pytest.raises(ConfigError, match="1 to 5 levels with a backbone, not 6"):
         StudentConfig(backbone="squeezenet1_1", widths=(16,) * 6)

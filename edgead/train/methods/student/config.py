@@ -16,6 +16,7 @@ COARSEST = 4
 """Pixels to a cell of the finest level that the map is decoded at, unless the stem is coarser."""
 
 MOST_LEVELS = 5
+"""Levels of an encoder; each has half the resolution of the one before."""
 
 SMALLEST = 32
 """Least side of an image that a backbone sees."""
@@ -25,7 +26,7 @@ SMALLEST = 32
 class StudentConfig(OptimisedConfig):
     """Configuration of a student."""
 
-    paths: ClassVar[tuple[str, ...]] = ("teacher", "foreground")
+    paths: ClassVar[tuple[str, ...]] = ("teacher",)
 
     batch_size: Count = 16
     """Images in one optimiser step, over all processes."""

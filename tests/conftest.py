@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,10 @@ os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
 if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
     cores, number = sorted(os.sched_getaffinity(0)), int(worker.removeprefix("gw"))
     os.sched_setaffinity(0, {cores[number % len(cores)]})
+
+# A shell starts what runs in the background with Ctrl-C ignored, and so would the programs be that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import cv2
 import numpy as np

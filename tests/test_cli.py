@@ -320,7 +320,6 @@ def interrupt(
     process = subprocess.Popen(
         [sys.executable, "-m", "edgead", *map(str, arguments)],
         **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": folder, "env": environment},
-        preexec_fn=lambda: signal.signal(sent, signal.SIG_DFL),  # tests in the background may ignore it
     )
     deadline = time.monotonic() + 120
     while process.poll() is None and not ready(process.pid) and time.monotonic() < deadline:

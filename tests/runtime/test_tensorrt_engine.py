@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -11,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -168,22 +166,12 @@ def interrupt_a_build(bundle: Path, variables: dict[str, str]) -> tuple[int, str
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         wait_until(lambda: children.read_text())
         builder = int(children.read_text())
-        wait_until(lambda: _step(builder) and "tensorrt" in Path(f"/proc/{builder}/maps").read_text())
+        wait_until(lambda: "tensorrt" in Path(f"/proc/{builder}/maps").read_text())
         os.killpg(process.pid, signal.SIGINT)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(builder, signal.SIGCONT)
         _, errors = process.communicate(timeout=30)
     finally:
         process.kill()
     return process.returncode, errors, builder
-
-
-def _step(process: int) -> bool:
-    """Let a process run for a moment and stop it again: a busy machine must not let it run past what is waited for."""
-    os.kill(process, signal.SIGCONT)
-    time.sleep(0.01)
-    os.kill(process, signal.SIGSTOP)
-    return True
 
 
 ASKS = """

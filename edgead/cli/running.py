@@ -136,6 +136,8 @@ def _predict_archive(
 
     if "contours" in shapes:
         raise click.UsageError("--contours does not work with --ray; --boxes does.")
+    if out.suffix.lower() not in ("", ".parquet", ".pq"):
+        raise click.UsageError(f"--out writes a Parquet file. Name it {out.with_suffix('.parquet').name}.")
     refuse_existing([out], force)
     scorer = Scorer(bundle.resolve(), boxes="boxes" in shapes, **options)
     scored = score_archive(scorer, paths, out, ray=ray, console=terminal())

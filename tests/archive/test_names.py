@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from level_bundle import frame_of, make_level_bundle
 
 from edgead.archive import Scorer
+from edgead.cli import cli
 from edgead.images import encode_png
 
 pandas = pytest.importorskip("pandas", reason="pandas is not installed")
@@ -54,3 +56,13 @@ def test_an_archive_with_any_names_is_scored(images: list[Path], tmp_path: Path)
     found = [(Path(row["path"]).name, row["verdict"]) for row in rows]
     assert found == [("a\nb.png", "PASS"), ("caf\\xe9.png", "FAIL"), ("p\\xfcpe.png", "UNKNOWN")]
     assert "p\\xfcpe.png: not a regular file" in rows[2]["reason"]
+
+
+def test_an_archive_is_written_as_parquet_only(images: list[Path], tmp_path: Path) -> None:
+    """A file named .csv had Parquet in it."""
+    bundle, out = make_level_bundle(tmp_path / "level.edgead"), tmp_path / "rows.csv"
+    command = ["predict", str(bundle.path), str(images[0].parent), "--ray", "local", "--out", str(out)]
+    done = CliRunner().invoke(cli, command)
+    assert done.exit_code == 2, done.output
+    assert "rows.parquet" in done.output
+    assert not out.exists()

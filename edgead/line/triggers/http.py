@@ -37,7 +37,7 @@ def open_http(uri: str) -> HttpTrigger:
         ConfigError: an unknown option, no port, or an address that cannot be used or needs a token.
     """
     parts = urlsplit(uri)
-    if parts.port is None or parts.hostname is None or parts.username:
+    if parts.port is None or parts.hostname is None or parts.username or parts.fragment:
         raise ConfigError(f"{redact(uri)} must be an address to listen on, as in http://127.0.0.1:8090/part.")
     options = parse_options(uri, parts.query, HttpOptions)
     path = unquote(parts.path) or "/"

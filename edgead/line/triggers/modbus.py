@@ -58,18 +58,19 @@ def open_modbus(uri: str) -> ModbusTrigger:
         ConfigError: no address of this kind, or an unknown option.
         MissingDependencyError: pymodbus is not installed.
     """
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname, PORT if parts.port is None else parts.port
+    except ValueError:
+        raise ConfigError(f"{redact(uri)}: the host or the port is malformed; a port is from 1 to 65535.") from None
     kind, _, number = unquote(parts.path).strip("/").partition("/")
-    if not parts.hostname or kind not in _READ or not _is_address(number):
+    odd = parts.username is not None or parts.fragment or not port
+    if not host or odd or kind not in _READ or not _is_address(number):
         raise ConfigError(
             f"{redact(uri)} must name a host, a kind and a number to {LAST}, as in modbus://HOST/coil/12.\n"
             f"Kinds: {', '.join(_READ)}."
         )
-    try:
-        port = parts.port or PORT
-    except ValueError:
-        raise ConfigError(f"{redact(uri)}: the port must be from 1 to 65535.") from None
-    return ModbusTrigger(parts.hostname, port, kind, int(number), parse_options(uri, parts.query, ModbusOptions))
+    return ModbusTrigger(host, port, kind, int(number), parse_options(uri, parts.query, ModbusOptions))
 
 
 def _is_address(text: str) -> bool:

@@ -10,7 +10,7 @@ from edgead.schema import Within
 from edgead.train.foreground import check_foreground
 from edgead.train.method_config import Count, NotNegative, OptimisedConfig, Positive, Share
 from edgead.train.methods.transfusion.diffusion import FIRST
-from edgead.train.methods.transfusion.network import NORM_GROUPS
+from edgead.train.methods.transfusion.network import FINAL_NORM_GROUPS
 from edgead.train.methods.transfusion.preprocessing import LEARNED
 
 
@@ -30,7 +30,9 @@ class TransfusionConfig(OptimisedConfig):
     learning_rate: Positive = 1e-5
     """AdamW's step size before decay. The published code's default."""
     width: int = 64
-    """Channels of the U-Net at full resolution, a multiple of 32. With depth the publication has 128."""
+    """Channels of the U-Net at full resolution, a multiple of 8 and of `norm_groups`. With depth, 128 is published."""
+    norm_groups: Count = 32
+    """Groups of the blocks' group norms. With one channel to a group, the norm removes what the embedded time adds."""
     multipliers: tuple[Count, ...] = (1, 2, 2, 2)
     """Factor on the channels from each level to the next; a level has half the resolution of the one above."""
     attention_levels: tuple[int, ...] = (2, 3)
@@ -67,8 +69,9 @@ class TransfusionConfig(OptimisedConfig):
                 f"TransFusion with {levels} levels needs input sides that are multiples of {unit}, "
                 f"not {self.size[0]}x{self.size[1]}. The nearest: --set size={near}"
             )
-        if self.width < NORM_GROUPS or self.width % NORM_GROUPS:
-            raise ConfigError(f"width must be a multiple of {NORM_GROUPS} (group norms), not {self.width}.")
+        for groups in (self.norm_groups, FINAL_NORM_GROUPS):
+            if self.width < groups or self.width % groups:
+                raise ConfigError(f"width must be a multiple of {groups} (group norms), not {self.width}.")
         if any(not 0 <= level < levels for level in self.attention_levels):
             raise ConfigError(f"attention_levels must lie between 0 and {levels - 1}, not {self.attention_levels}.")
         if len(self.depth_values) != 2 or not self.depth_values[0] < self.depth_values[1]:

@@ -13,7 +13,6 @@ from edgead.train.methods.transfusion.config import TransfusionConfig
 from edgead.train.methods.transfusion.diffusion import COLOURS, LAST, schedule
 from edgead.train.methods.transfusion.network import (
     FINAL_NORM_GROUPS,
-    NORM_GROUPS,
     AttentionBlock,
     ResidualBlock,
     Resize,
@@ -47,7 +46,8 @@ class ExportModel(nn.Module):
         self.steps = schedule(config.reverse_steps)
         self.weight, self.size = config.reconstruction_weight, config.size
         self.depth_values = (config.depth_values[0], config.depth_values[1])
-        self.standardise, self.attend, self.decide = _Standardise(NORM_GROUPS, FINAL_NORM_GROUPS), _Attend(), _Decide()
+        self.standardise = _Standardise({config.norm_groups, FINAL_NORM_GROUPS})
+        self.attend, self.decide = _Attend(), _Decide()
         with torch.no_grad():
             self.network = copy.deepcopy(network).float().eval()
             times = torch.tensor([time for time, _ in self.steps], device=next(network.parameters()).device)
@@ -113,7 +113,7 @@ def _change(image: Tensor, x: Tensor) -> Tensor:
 class _Standardise(nn.Module):
     """Mean 0 and variance 1 over the last axis of ``[N, groups, values]``, for numbers of groups known beforehand."""
 
-    def __init__(self, *groups: int) -> None:
+    def __init__(self, groups: set[int]) -> None:
         super().__init__()
         for count in groups:
             self.register_buffer(f"ones{count}", torch.ones(count))

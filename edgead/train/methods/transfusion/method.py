@@ -42,7 +42,14 @@ class TransfusionNetwork(nn.Module):
 
     def __init__(self, config: TransfusionConfig) -> None:
         super().__init__()
-        self.model = UNet(config.channels, config.width, config.multipliers, config.attention_levels, config.blocks)
+        self.model = UNet(
+            config.channels,
+            config.width,
+            config.multipliers,
+            config.attention_levels,
+            config.blocks,
+            config.norm_groups,
+        )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses on a batch of `Example.arrays`. Its first half keeps the anomalies, the second gets none.
@@ -111,10 +118,11 @@ class Transfusion(Method):
     # 18 reverse steps in every preset: fewer lose real defects that no synthetic anomaly shows, docs/adr/0010.
     presets = {  # noqa: RUF012
         "paper": {},
-        "edge": {"width": 32, "attention_levels": (3,), "learning_rate": 1e-4},
+        "edge": {"width": 32, "norm_groups": 16, "attention_levels": (3,), "learning_rate": 1e-4},
         "nano": {
             "size": (64, 64),
             "width": 32,
+            "norm_groups": 16,
             "multipliers": (1, 1, 2),
             "attention_levels": (),
             "blocks": 1,

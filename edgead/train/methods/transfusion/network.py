@@ -8,13 +8,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NORM_GROUPS, FINAL_NORM_GROUPS = 32, 8
-"""Groups of the blocks' group norms, and of the one before the head."""
+FINAL_NORM_GROUPS = 8
+"""Groups of the group norm before the heads."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What all blocks of a network have in common."""
+
+    time_width: int
+    """Numbers that the time is embedded in."""
+    halves: int
+    """2 for colour and depth, 1 for colour alone: groups of the convolutions."""
+    norm_groups: int
+    """Groups of each group norm."""
 
 
 class TimeEmbedding(nn.Module):
@@ -36,15 +49,16 @@ class TimeEmbedding(nn.Module):
 class ResidualBlock(nn.Module):
     """Two times norm, SiLU, convolution; the embedded time is added between them, without an activation."""
 
-    def __init__(self, inputs: int, outputs: int, time_width: int, groups: int) -> None:
+    def __init__(self, inputs: int, outputs: int, shape: Shape) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(NORM_GROUPS, inputs)
+        groups = shape.halves
+        self.norm1 = nn.GroupNorm(shape.norm_groups, inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, groups=groups)
-        self.norm2 = nn.GroupNorm(NORM_GROUPS, outputs)
+        self.norm2 = nn.GroupNorm(shape.norm_groups, outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, groups=groups)
         same = inputs == outputs
         self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, groups=groups)
-        self.time_emb = nn.Linear(time_width, outputs)
+        self.time_emb = nn.Linear(shape.time_width, outputs)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x))) + self.time_emb(time)[:, :, None, None]
@@ -72,12 +86,12 @@ class AttentionBlock(nn.Module):
 class Block(nn.Module):
     """A residual block and, where wanted, attention after it: the published DownBlock."""
 
-    def __init__(self, inputs: int, outputs: int, time_width: int, attention: bool, groups: int) -> None:
+    def __init__(self, inputs: int, outputs: int, attention: bool, shape: Shape) -> None:
         super().__init__()
-        self.res = ResidualBlock(inputs, outputs, time_width, groups)
-        self.halves = tuple(("attn", "attn_d")[:groups]) if attention else ()
+        self.res = ResidualBlock(inputs, outputs, shape)
+        self.halves = tuple(("attn", "attn_d")[: shape.halves]) if attention else ()
         for name in self.halves:
-            self.add_module(name, AttentionBlock(outputs // groups))
+            self.add_module(name, AttentionBlock(outputs // shape.halves))
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         return attend_by_halves(self, self.halves, self.res(x, time))
@@ -86,9 +100,9 @@ class Block(nn.Module):
 class UpBlock(Block):
     """The same on features joined with those of the way down."""
 
-    def __init__(self, inputs: int, outputs: int, time_width: int, attention: bool, groups: int) -> None:
-        super().__init__(inputs + outputs, outputs, time_width, attention, groups)
-        self.groups = groups
+    def __init__(self, inputs: int, outputs: int, attention: bool, shape: Shape) -> None:
+        super().__init__(inputs + outputs, outputs, attention, shape)
+        self.groups = shape.halves
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         if self.groups == 2:
@@ -101,13 +115,13 @@ class UpBlock(Block):
 class MiddleBlock(nn.Module):
     """Residual block, attention, residual block."""
 
-    def __init__(self, channels: int, time_width: int, groups: int) -> None:
+    def __init__(self, channels: int, shape: Shape) -> None:
         super().__init__()
-        self.res1 = ResidualBlock(channels, channels, time_width, groups)
-        self.halves = tuple(("attn", "attn_d")[:groups])
+        self.res1 = ResidualBlock(channels, channels, shape)
+        self.halves = tuple(("attn", "attn_d")[: shape.halves])
         for name in self.halves:
-            self.add_module(name, AttentionBlock(channels // groups))
-        self.res2 = ResidualBlock(channels, channels, time_width, groups)
+            self.add_module(name, AttentionBlock(channels // shape.halves))
+        self.res2 = ResidualBlock(channels, channels, shape)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         out: Tensor = self.res2(attend_by_halves(self, self.halves, self.res1(x, time)), time)
@@ -173,41 +187,48 @@ class UNet(nn.Module):
 
     Args:
         channels: of the image, 3 (colour) or 4 (colour and depth).
-        width: channels at full resolution, a multiple of 32.
+        width: channels at full resolution, a multiple of `norm_groups` and 8.
         multipliers: of the width from level to level, each relative to the level above.
         attention_levels: numbers of the levels that have attention, from 0; the middle always has it.
         blocks: in each level on the way down; one more on the way up.
+        norm_groups: of the blocks' group norms.
     """
 
     def __init__(
-        self, channels: int, width: int, multipliers: Sequence[int], attention_levels: Sequence[int], blocks: int
+        self,
+        channels: int,
+        width: int,
+        multipliers: Sequence[int],
+        attention_levels: Sequence[int],
+        blocks: int,
+        norm_groups: int = 32,
     ) -> None:
         super().__init__()
         self.groups = groups = 2 if channels == 4 else 1
-        time_width = 4 * width
+        shape = Shape(4 * width, groups, norm_groups)
         self.pos_emb = _RowWave()
         if groups == 2:
             self.image_proj_rgb = nn.Conv2d(5, width // 2, 3, padding=1)
             self.image_proj_d = nn.Conv2d(3, width // 2, 3, padding=1)
         else:
             self.image_proj = nn.Conv2d(5, width, 3, padding=1)
-        self.time_emb = TimeEmbedding(time_width)
+        self.time_emb = TimeEmbedding(shape.time_width)
         down: list[nn.Module] = []
         up: list[nn.Module] = []
         now = width
         for level, multiplier in enumerate(multipliers):
             attention = level in attention_levels
-            down.append(Block(now, now * multiplier, time_width, attention, groups))
+            down.append(Block(now, now * multiplier, attention, shape))
             now *= multiplier
-            down += [Block(now, now, time_width, attention, groups) for _ in range(blocks - 1)]
+            down += [Block(now, now, attention, shape) for _ in range(blocks - 1)]
             if level < len(multipliers) - 1:
                 down.append(Resize(nn.Conv2d(now, now, 3, 2, 1, groups=groups)))
         self.down = nn.ModuleList(down)
-        self.middle = MiddleBlock(now, time_width, groups)
+        self.middle = MiddleBlock(now, shape)
         for level, multiplier in reversed(list(enumerate(multipliers))):
             attention = level in attention_levels
-            up += [UpBlock(now, now, time_width, attention, groups) for _ in range(blocks)]
-            up.append(UpBlock(now, now // multiplier, time_width, attention, groups))
+            up += [UpBlock(now, now, attention, shape) for _ in range(blocks)]
+            up.append(UpBlock(now, now // multiplier, attention, shape))
             now //= multiplier
             if level:
                 up.append(Resize(nn.ConvTranspose2d(now, now, 4, 2, 1, groups=groups)))

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgead import metrics
+from edgead import metrics, schema
 from edgead.errors import ConfigError, DataError
 from edgead.export.graph.to_onnx import write_onnx
 from edgead.export.inference import run_reference
@@ -26,7 +26,7 @@ from edgead.train.methods.transfusion.diffusion import FIRST, LAST, advance, ble
 from edgead.train.methods.transfusion.examples import displacement, draw_example, to_frame, to_image, to_rgb
 from edgead.train.methods.transfusion.export_model import ExportModel
 from edgead.train.methods.transfusion.method import Transfusion, TransfusionNetwork
-from edgead.train.methods.transfusion.network import AttentionBlock, UNet
+from edgead.train.methods.transfusion.network import AttentionBlock, ResidualBlock, Shape, UNet
 from edgead.train.methods.transfusion.preprocessing import to_depth
 from edgead.train.methods.transfusion.reference_model import ReferenceModel
 from edgead.train.official import load_official
@@ -144,6 +144,30 @@ def test_a_published_checkpoint_with_depth_is_known_by_its_halves(tmp_path: Path
 def test_the_scale_of_depth_is_not_trained() -> None:
     with pytest.raises(ConfigError, match="leave them out"):
         small("depth=true", "depth_values=-1,-0.5").stages(TrainingData(np.zeros((1, 32, 48, 4), np.uint8)))
+
+
+@pytest.mark.parametrize("preset", Transfusion.presets)
+def test_a_norm_is_over_two_channels_or_more(preset: str) -> None:
+    """A norm over one channel removes the constant that the embedded time adds to it."""
+    with torch.device("meta"):
+        network = TransfusionNetwork(configure(Transfusion, preset))  # type: ignore[arg-type]
+    norms = [module for module in network.modules() if isinstance(module, nn.GroupNorm)]
+    assert norms
+    assert all(norm.num_channels >= 2 * norm.num_groups for norm in norms)
+
+
+@pytest.mark.parametrize(("norm_groups", "reaches"), [(32, False), (16, True)])
+def test_the_time_passes_the_norm_that_follows_it(norm_groups: int, reaches: bool) -> None:
+    torch.manual_seed(0)
+    block = ResidualBlock(32, 32, Shape(128, 1, norm_groups)).double()
+    x, (early, late) = torch.randn(1, 32, 6, 5).double(), torch.randn(2, 1, 128).double()
+    assert torch.allclose(block(x, early), block(x, late), atol=1e-3) is not reaches
+
+
+def test_a_run_from_before_there_were_norm_groups_keeps_its_32() -> None:
+    stored = schema.write(configure(Transfusion, "nano"))
+    del stored["norm_groups"]
+    assert schema.read(TransfusionConfig, stored).norm_groups == 32
 
 
 def test_the_position_is_the_sine_of_the_row() -> None:
@@ -449,6 +473,8 @@ def test_what_is_sensitive_is_there() -> None:
     [
         ({"size": (100, 64)}, "multiples of 8, not 100x64"),
         ({"width": 48}, "multiple of 32"),
+        ({"width": 36, "norm_groups": 12}, "multiple of 8"),
+        ({"norm_groups": 0}, "norm_groups"),
         ({"attention_levels": (4,)}, "between 0 and 3"),
         ({"reverse_steps": 19}, "from 1 to 18"),
         ({"reverse_steps": 0}, "from 1 to 18"),

@@ -294,6 +294,18 @@ def test_a_job_is_decided_by_the_recipe_that_it_names(server: OpcuaServer) -> No
     assert asked == ["bottle 3", "cap 1"]
 
 
+def test_the_time_for_which_a_client_needs_a_result_holds_no_call_up(server: OpcuaServer) -> None:
+    """It is a hint. The call waited so long for an unknown result, and all other calls of the client behind it."""
+
+    async def work(client: Client) -> None:
+        management, needed = await client.at("ResultManagement"), ua.Variant(60_000, ua.VariantType.Int32)
+        for name in ("GetResultById", "GetResultComponentsById"):
+            *_, error = await client.call(management, name, ua.ResultIdDataType(Id="gone"), needed)
+            assert error == 2
+
+    with_client(server, work)
+
+
 def test_results_can_be_listed(server: OpcuaServer) -> None:
     for number in range(4):
         server.write(

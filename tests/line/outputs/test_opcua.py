@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +293,31 @@ def test_a_job_is_decided_by_the_recipe_that_it_names(server: OpcuaServer) -> No
     finally:
         server.take_recipes([], lambda name: None)
     assert asked == ["bottle 3", "cap 1"]
+
+
+def test_values_and_results_have_the_time_at_which_they_were_made(server: OpcuaServer) -> None:
+    """Values had none, and a result that waited for the one before had the time at which it was shown."""
+
+    async def work(client: Client) -> None:
+        await client.become_ready()
+        await client.listen("ResultReadyEventType")
+        await client.start("StartContinuous")
+        taken, began = time.monotonic(), datetime.now(timezone.utc)
+        await asyncio.sleep(0.5)
+        made = make_result(score=1.25, t_capture=taken, latency_ms={"total": 100.0})
+        assert server.wants(made)
+        await asyncio.to_thread(server.write, made)
+        await client.has(f"Result {server.details()['sequence']}: PASS")
+        (told,) = client.events
+        times = told.CreationTime, told.ProcessingTimes.EndTime, told.ProcessingTimes.StartTime
+        assert [round((each - began).total_seconds(), 1) for each in times] == [0.1, 0.1, 0.0]
+        for name in ("sequence", "heartbeat", "verdict", "score"):
+            value = await client.client.get_node(ua.NodeId(f"VisionSystem.PlcMap.{name}", 1)).read_data_value()
+            assert value.SourceTimestamp is not None
+            assert value.ServerTimestamp is not None
+            assert began <= value.SourceTimestamp <= value.ServerTimestamp
+
+    with_client(server, work)
 
 
 def test_the_time_for_which_a_client_needs_a_result_holds_no_call_up(server: OpcuaServer) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from line_bench import GOOD, Hand, running
 from plc_parts import Writing, closing, make_result
 from waiting import wait_until
 
@@ -34,6 +35,8 @@ from edgead.line.outputs.opcua.plc import OpcuaPlc
 from edgead.line.outputs.opcua.server import OpcuaServer, open_opcua
 from edgead.line.outputs.register_map import Snapshot
 from edgead.line.outputs.simulate import open_plc, simulate
+from edgead.line.parts import Parts
+from edgead.runtime.inspector import Inspector
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def server() -> Iterator[OpcuaServer]:
     with closing(open_sink("opcua:127.0.0.1:0?start=client&stall_ms=500")) as opened:
         assert isinstance(opened, OpcuaServer)
         opened.begin(lambda: 0.0)
-        opened.wants(make_result())  # it knows the recipe
+        opened.follow(lambda: "bottle 3")
         yield opened
 
 
@@ -398,6 +401,27 @@ def test_recipes_are_those_of_the_run(server: OpcuaServer) -> None:
     finally:
         server.take_recipes([], lambda name: None)
     assert asked == ["cap 1", "bottle 3"]
+
+
+def test_the_bundle_can_be_prepared_before_the_first_part(inspector: Inspector) -> None:
+    """It was unknown until a first result came, and that of a part may need the job that the client cannot start."""
+    camera, parts = Hand(), Parts()
+    server = open_opcua("opcua:127.0.0.1:0?start=client")
+
+    async def work(client: Client) -> None:
+        await client.listen("ResultReadyEventType")
+        assert await client.call(client.machine, "SelectModeAutomatic") == 0
+        named = ua.RecipeIdExternalDataType(), ua.RecipeIdInternalDataType(Id="level")
+        assert (await client.call(await client.at("RecipeManagement"), "PrepareRecipe", *named))[1:] == [True, 0]
+        await client.start("StartSingleJob")
+        parts.trigger("part-1")
+        camera.show(GOOD)
+        await client.state_is("Ready")
+        await client.has(f"Result {server.details()['sequence']}: PASS")
+        assert [one.PartId.Id for one in client.events] == ["part-1"]
+
+    with running(inspector, parts, [camera], sinks=[server]):
+        with_client(server, work)
 
 
 def test_a_recipe_that_the_state_refuses_does_not_decide(server: OpcuaServer) -> None:

@@ -165,6 +165,29 @@ def test_a_reject_is_marked_with_the_keyboard_alone(line: Line) -> None:
     assert [(each["mark"], each["by"]) for each in lines] == [("false reject", "Ada"), ("unsure", "Ada")]
 
 
+def test_a_mark_that_is_stored_late_is_not_said_of_the_next_reject(line: Line) -> None:
+    """Who marks one and goes on at once read “Marked as unsure” below the next one, and left it out."""
+    page, held = line.page, list[Any]()
+    line.show("bad", "fail")
+    page.wait_for_selector(".strip li:nth-child(2)")
+    line.show("none", "fail")
+    page.wait_for_function(STRIP_RESTS)
+    page.route("**/api/changes/mark", lambda route: held.append(route))
+    page.keyboard.press("r")
+    page.wait_for_selector("#reject .box")
+    page.keyboard.press("3")
+    if is_seen(page, "#sign"):
+        page.fill("#who", "Ada")
+        page.fill("#token", TOKEN)
+        page.keyboard.press("Enter")
+    while not held:
+        page.wait_for_timeout(10)
+    page.keyboard.press("ArrowRight")
+    page.unroute("**/api/changes/mark")  # it arrives now
+    told(page, "#reject .told", r"^Reject of \d\d:\d\d:\d\d.*: Marked as unsure.$")
+    page.keyboard.press("Escape")
+
+
 def test_the_slider_says_what_it_would_change(line: Line) -> None:
     page = line.page
     line.show("good", "pass")

@@ -317,6 +317,19 @@ def test_nothing_of_an_earlier_run_is_left_on_the_page(line: Line) -> None:
     page.wait_for_selector(".strip li img[src^=data]")
 
 
+def test_a_page_that_is_refused_says_why(line: Line) -> None:
+    """The 33rd viewer was told to check the computer and the network."""
+    browser = line.page.context.browser
+    with browser.new_page() as page:
+        text = "32 pages are open. Close one of them."
+        page.route("**/api/events", lambda route: route.fulfill(status=503, body=f"{text}\n"))
+        page.goto(line.url)
+        told(page, "#alert", f"^No connection since .*: what you see is old. {text}$")
+        page.unroute("**/api/events")
+        page.wait_for_selector('body[data-link="ok"]')
+        assert not is_seen(page, "#alert")
+
+
 def test_a_killed_process_is_noticed(line: Line) -> None:
     page = line.page
     line.show("good", "pass")

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -315,6 +316,24 @@ def test_nothing_of_an_earlier_run_is_left_on_the_page(line: Line) -> None:
     line.show("bad", "fail")
     page.wait_for_selector(".held .box")
     page.wait_for_selector(".strip li img[src^=data]")
+
+
+def test_time_and_score_of_the_last_reject_are_those_of_its_picture(line: Line) -> None:
+    """Where every part fails, a picture comes once a second. Time, score and mark were those of a newer reject."""
+    with urllib.request.urlopen(f"{line.url}api/events", timeout=10) as stream:
+        lines = (each.decode() for each in stream)
+        next(each for each in lines if each == "event: state\n")
+        state = json.loads(next(lines).removeprefix("data: "))
+    (camera,) = state["cameras"]
+    older, newer = ({**camera["rejects"][0], "id": str(score), "score": score} for score in (150.0, 170.0))
+    camera["rejects"] = [newer, older]
+    pixel = {"width": 1, "height": 1, "jpeg": "", "heat": "", "outline": ""}
+    events = ("state", state), ("held", {**older, "picture": pixel}), ("state", state)
+    sent = "".join(f"event: {name}\ndata: {json.dumps(data)}\n\n" for name, data in events)
+    with line.page.context.browser.new_page() as page:
+        page.route("**/api/events", lambda route: route.fulfill(status=200, body=sent))
+        page.goto(line.url)
+        told(page, ".held-age", "150$")
 
 
 def test_a_page_that_is_refused_says_why(line: Line) -> None:

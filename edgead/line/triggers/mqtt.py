@@ -118,6 +118,7 @@ class MqttTrigger(BaseTrigger):
 
     def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
         if message.retain:
+            self.say(f"{self.name}: a retained message is ignored, because it may be old. Send it again.")
             return
         part_id = ""
         try:

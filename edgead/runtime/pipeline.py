@@ -105,6 +105,7 @@ def run_stream(
         take = gate.take if gate else send
         with stream:
             for worker in workers:
+                worker.follow(lambda: stream.inspector.recipe or stream.inspector.bundle.manifest.name)
                 worker.begin(stream.idle)
             if on_start:
                 on_start(stream)

@@ -100,6 +100,10 @@ class SinkWorker:
         """Tell the sink that a stream runs, if it has a method for that; see `BaseSink`."""
         self._try(lambda: _method(self.sink, "begin", lambda idle: None)(idle))
 
+    def follow(self, deciding: Callable[[], str]) -> None:
+        """Tell the sink where it learns what decides, if it has a method for that; see `BaseSink`."""
+        self._try(lambda: _method(self.sink, "follow", lambda deciding: None)(deciding))
+
     def offer(self, result: Result, wait: bool = False) -> None:
         """Queue a result. If the queue is full, wait for room or drop its oldest result."""
         try:

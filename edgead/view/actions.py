@@ -9,7 +9,7 @@ from typing import Any
 from edgead.audit import Audit
 from edgead.errors import ConfigError, EdgeadError, describe
 from edgead.marks import Marks, check_mark
-from edgead.redaction import printable, redact
+from edgead.redaction import printable, shown
 from edgead.runtime.observer import OTHER_DECIDES, Line
 from edgead.schema import SchemaError, parse_json
 from edgead.view.access import Refused
@@ -73,7 +73,7 @@ class Actions:
         try:
             do()
         except (EdgeadError, OSError) as error:
-            why = printable(redact(describe(error)))
+            why = shown(describe(error))
             self._note_failure(who, address, action, why)
             raise Refused(409, why) from error
         if action != "mark":

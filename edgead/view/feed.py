@@ -53,7 +53,7 @@ class Feed:
         rejects = self._rejects.of(camera)
         ids = [each.result.id for each in rejects]
         if ids and self._is_new(f"held {camera}", ids[0]) and now - self._when(f"held {camera}") >= HELD_EVERY:
-            values = {"id": ids[0], "picture": rejects[0].live}
+            values = {**dataclasses.asdict(rejects[0].state("")), "picture": rejects[0].live}
             self._publish("held", camera, values, ids[0], now)
         if self._is_new(f"strip {camera}", ids) and now - self._when(f"strip {camera}") >= STRIP_EVERY:
             shown = [{**dataclasses.asdict(each.state("")), "picture": each.small} for each in rejects]

@@ -272,6 +272,7 @@ def test_mqtt_opens_a_part_for_each_message(begin: Callable[[Any], Any], broker:
     send(b'{"part_id": "A-17"}', b"", b"\xff not JSON", b'{"part_id": 4711}')
     wait_until(lambda: len(taken.parts) == 4)
     assert taken.ids == ["A-17", "", "", "4711"]  # the retained one is old, and the unreadable one is a part
+    assert sum("a retained message is ignored" in text for text in taken.said) == 1
     assert any("without a readable id" in text for text in taken.said)
     broker.stop()
     wait_until(lambda: any("unreachable" in text for text in taken.said))

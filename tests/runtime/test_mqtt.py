@@ -194,7 +194,12 @@ def test_refused_password_is_said_and_results_are_kept(
     worker = SinkWorker(open_sink(f"mqtt://cell:wrong-secret@127.0.0.1:{broker.port}/line/results?store={store}"))
     worker.offer(make_result(1))
     wait_until(lambda: "refuses the connection" in caplog.text)
+    time.sleep(1.2)  # the second attempt is after a second; it is refused as well, and no news
     worker.close()
+    assert [message.partition(": ")[2] for message in caplog.messages] == [
+        "the broker refuses the connection: Not authorized; results are kept on disk",
+        "1 results are not delivered yet; the next run sends them",
+    ]
     assert "secret" not in caplog.text
     assert stored(store) == 1
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,29 @@ def test_a_reject_is_marked_with_the_keyboard_alone(line: Line) -> None:
     assert [(each["mark"], each["by"]) for each in lines] == [("false reject", "Ada"), ("unsure", "Ada")]
 
 
+def test_a_mark_that_is_stored_late_is_not_said_of_the_next_reject(line: Line) -> None:
+    """Who marks one and goes on at once read “Marked as unsure” below the next one, and left it out."""
+    page, held = line.page, list[Any]()
+    line.show("bad", "fail")
+    page.wait_for_selector(".strip li:nth-child(2)")
+    line.show("none", "fail")
+    page.wait_for_function(STRIP_RESTS)
+    page.route("**/api/changes/mark", lambda route: held.append(route))
+    page.keyboard.press("r")
+    page.wait_for_selector("#reject .box")
+    page.keyboard.press("3")
+    if is_seen(page, "#sign"):
+        page.fill("#who", "Ada")
+        page.fill("#token", TOKEN)
+        page.keyboard.press("Enter")
+    while not held:
+        page.wait_for_timeout(10)
+    page.keyboard.press("ArrowRight")
+    page.unroute("**/api/changes/mark")  # it arrives now
+    told(page, "#reject .told", r"^Reject of \d\d:\d\d:\d\d.*: Marked as unsure.$")
+    page.keyboard.press("Escape")
+
+
 def test_the_slider_says_what_it_would_change(line: Line) -> None:
     page = line.page
     line.show("good", "pass")
@@ -292,6 +316,37 @@ def test_nothing_of_an_earlier_run_is_left_on_the_page(line: Line) -> None:
     line.show("bad", "fail")
     page.wait_for_selector(".held .box")
     page.wait_for_selector(".strip li img[src^=data]")
+
+
+def test_time_and_score_of_the_last_reject_are_those_of_its_picture(line: Line) -> None:
+    """Where every part fails, a picture comes once a second. Time, score and mark were those of a newer reject."""
+    with urllib.request.urlopen(f"{line.url}api/events", timeout=10) as stream:
+        lines = (each.decode() for each in stream)
+        next(each for each in lines if each == "event: state\n")
+        state = json.loads(next(lines).removeprefix("data: "))
+    (camera,) = state["cameras"]
+    older, newer = ({**camera["rejects"][0], "id": str(score), "score": score} for score in (150.0, 170.0))
+    camera["rejects"] = [newer, older]
+    pixel = {"width": 1, "height": 1, "jpeg": "", "heat": "", "outline": ""}
+    events = ("state", state), ("held", {**older, "picture": pixel}), ("state", state)
+    sent = "".join(f"event: {name}\ndata: {json.dumps(data)}\n\n" for name, data in events)
+    with line.page.context.browser.new_page() as page:
+        page.route("**/api/events", lambda route: route.fulfill(status=200, body=sent))
+        page.goto(line.url)
+        told(page, ".held-age", "150$")
+
+
+def test_a_page_that_is_refused_says_why(line: Line) -> None:
+    """The 33rd viewer was told to check the computer and the network."""
+    browser = line.page.context.browser
+    with browser.new_page() as page:
+        text = "32 pages are open. Close one of them."
+        page.route("**/api/events", lambda route: route.fulfill(status=503, body=f"{text}\n"))
+        page.goto(line.url)
+        told(page, "#alert", f"^No connection since .*: what you see is old. {text}$")
+        page.unroute("**/api/events")
+        page.wait_for_selector('body[data-link="ok"]')
+        assert not is_seen(page, "#alert")
 
 
 def test_a_killed_process_is_noticed(line: Line) -> None:

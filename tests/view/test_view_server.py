@@ -204,6 +204,7 @@ def test_changeover(page: Page) -> None:
     for name in ("wrong", "third", "../bundles/second", ""):
         status, why = page.change("changeover", bundle=name)
         assert status == 409, why
+        assert "\\n" not in why
         assert page.state()["model"]["name"] == "first"
     assert page.change("changeover", bundle="second") == (200, "{}")
     state = page.state(lambda state: state["cameras"][0]["score"] == 1100)

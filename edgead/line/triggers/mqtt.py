@@ -10,7 +10,7 @@ from edgead.errors import ConfigError
 from edgead.line.triggers.http import LARGEST, read_id
 from edgead.line.triggers.trigger import BaseTrigger, OpenPart
 from edgead.redaction import printable, redact
-from edgead.runtime.sinks.mqtt import make_client, tls_of, topic_of, why_no_connection
+from edgead.runtime.sinks.mqtt import Outage, make_client, tls_of, topic_of, why_no_connection
 from edgead.runtime.sources.uri import parse_options
 
 
@@ -81,7 +81,8 @@ class MqttTrigger(BaseTrigger):
         self._client = make_client(self.name, user, password, tls)
         self._client.on_connect, self._client.on_disconnect = self._on_connect, self._on_disconnect
         self._client.on_subscribe, self._client.on_message = self._on_subscribe, self._on_message
-        self._client.on_connect_fail, self._told = self._on_connect_fail, False
+        self._client.on_connect_fail = self._on_connect_fail
+        self._outage = Outage(lambda text: None if self.stopped.is_set() else self.say(f"{self.name}: {text}"))
 
     def begin(self, open_part: OpenPart) -> None:
         super().begin(open_part)
@@ -96,31 +97,28 @@ class MqttTrigger(BaseTrigger):
 
     def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
-            self.say(f"{self.name}: the broker refuses the connection: {printable(str(reason))}")
+            why = f"the broker refuses the connection: {printable(str(reason))}"
+            self._outage.tell(f"{why}; its triggers are lost until there is one", refused=True)
         else:
             client.subscribe(self.topic, qos=2)
 
     def _on_connect_fail(self, _client: Any, _data: Any) -> None:
-        if not self._told and not self.stopped.is_set():
-            self.say(f"{self.name}: no connection ({why_no_connection()}); its triggers are lost until there is one")
-        self._told = True
+        self._outage.tell(f"no connection ({why_no_connection()}); its triggers are lost until there is one")
 
     def _on_subscribe(self, _client: Any, _data: Any, _number: int, reasons: Any, _properties: Any) -> None:
         self.ready = not any(reason.is_failure for reason in reasons)
         if not self.ready:
             self.say(f"{self.name}: the broker refuses the subscription: {printable(str(reasons[0]))}")
             return
-        if self._told:
-            self.say(f"{self.name}: the broker is back")
-        self._told = False
+        self._outage.end("the broker is back")
 
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        self.ready, self._told = False, True
-        if not self.stopped.is_set():
-            self.say(f"{self.name}: the broker is unreachable ({reason}); its triggers are lost until it is back")
+        self.ready = False
+        self._outage.tell(f"the broker is unreachable ({reason}); its triggers are lost until it is back")
 
     def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
         if message.retain:
+            self.say(f"{self.name}: a retained message is ignored, because it may be old. Send it again.")
             return
         part_id = ""
         try:

@@ -68,6 +68,10 @@ class LateSink(BaseSink):
         """Pass the settings on, now or later."""
         self._pass_on("configure", configuration)
 
+    def follow(self, deciding: Callable[[], str]) -> None:
+        """Pass on where to learn what decides, now or later."""
+        self._pass_on("follow", deciding)
+
     def begin(self, idle: Callable[[], float]) -> None:
         """Pass on that a stream runs, now or later."""
         self._pass_on("begin", idle)

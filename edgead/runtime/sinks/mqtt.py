@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,30 @@ def why_no_connection() -> str:
     return printable(str(reason))
 
 
+class Outage:
+    """Says once what keeps a client from its broker, and when the broker is back: a client tries again for ever.
+
+    Args:
+        say: shows a line.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._told = self._refused = False
+
+    def tell(self, text: str, refused: bool = False) -> None:
+        """Say why there is no connection, once in an outage; and once more that the broker refuses it."""
+        if not self._told or (refused and not self._refused):
+            self._say(text)
+        self._told, self._refused = True, refused or self._refused
+
+    def end(self, text: str) -> None:
+        """Say that the broker is back, if an outage was told."""
+        if self._told:
+            self._say(text)
+        self._told = self._refused = False
+
+
 def default_store(host: str, port: int, topic: str) -> Path:
     """Return the store for a broker and topic, in the user's state folder.
 
@@ -212,7 +237,8 @@ class MqttSink(BaseSink):
         self._delivered: list[int] = []
         self._sent_up_to = 0
         self._wake = threading.Event()
-        self._connected = self._closing = self._told = False
+        self._connected = self._closing = False
+        self._outage = Outage(lambda text: None if self._closing else _log.warning("%s: %s", self.name, text))
         self._trouble = ""  # why there is no connection
         self._client.connect_async(host, port, keepalive=15)
         self._client.loop_start()
@@ -340,24 +366,19 @@ class MqttSink(BaseSink):
         self._connected = not reason.is_failure
         if reason.is_failure:
             self._trouble = f"the broker refuses the connection: {printable(str(reason))}"
-            _log.warning("%s: %s", self.name, self._trouble)
+            self._outage.tell(f"{self._trouble}; results are kept on disk", refused=True)
             return
-        if self._told:
-            _log.warning("%s: the broker is back", self.name)
-        self._told = False
+        self._outage.end("the broker is back")
         client.publish(f"{self.topic}/status", "online", qos=1, retain=True)
         self._wake.set()
 
     def _on_connect_fail(self, _client: Any, _data: Any) -> None:
         self._trouble = f"no connection ({why_no_connection()})"
-        if not self._told and not self._closing:
-            _log.warning("%s: %s; results are kept on disk", self.name, self._trouble)
-        self._told = True
+        self._outage.tell(f"{self._trouble}; results are kept on disk")
 
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        self._connected, self._told = False, True
-        if not self._closing:
-            _log.warning("%s: the broker is unreachable (%s); results are kept on disk", self.name, reason)
+        self._connected = False
+        self._outage.tell(f"the broker is unreachable ({reason}); results are kept on disk")
 
     def _on_publish(self, _client: Any, _data: Any, message: int, _reason: Any, _properties: Any) -> None:
         self._acknowledged.append(message)

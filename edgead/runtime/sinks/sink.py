@@ -37,6 +37,8 @@ class BaseSink:
     * ``flush()``: called after some writes. Their results are taken when it returns; if it raises, none of them is.
     * ``begin(idle)``: called once when a stream runs. ``idle()`` returns the seconds since the thread that decides last
       finished a turn, so that a sink can tell a receiver that it hangs.
+    * ``follow(deciding)``: called once when a stream runs, before ``begin``. ``deciding()`` returns the name of what
+      decides now: the recipe, or the bundle without products.
     * ``configure(configuration)``: called at most once, before the first result, with the settings of the run as JSON
       values, to keep them with the results.
     * ``drop(captured, cause)``: called for every frame without a result.

@@ -59,7 +59,7 @@ export class Camera {
     setText(this.find(".age"), state.age === null ? "–" : ago(state.age + elapsed));
     setText(this.find(".picture-age"), state.picture_age === null ? "" : `${ago(state.picture_age + elapsed)} ago`);
     this.marks = new Map(state.rejects.map((one) => [one.id, one.mark]));
-    if (state.rejects.length) this.showHeld(state.rejects[0]);
+    setText(this.find(".held-mark"), markText(this.marks.get(this.heldReject?.id)));
     this.showStrip();
     drawScores(this.find(".chart"), state.scores, state.threshold ?? this.rejects.threshold());
     this.showFacts(state);
@@ -91,7 +91,7 @@ export class Camera {
 
   receive(event, message) {
     if (event === "picture") this.live.show(message.picture, `Last picture of ${this.name}: ${message.verdict}`);
-    if (event === "held") this.held.show(message.picture, `Last reject of ${this.name}`);
+    if (event === "held") this.showHeld(message);
     if (event === "strip") {
       this.strip = message.rejects;
       this.showStrip();
@@ -132,9 +132,11 @@ export class Camera {
     return node;
   }
 
+  // With its picture, which comes at most once a second: the newest reject of the state may be another one.
   showHeld(reject) {
+    this.held.show(reject.picture, `Last reject of ${this.name}`);
     setText(this.find(".held-age"), `${clock(new Date(reject.captured_at))}, score ${number(reject.score)}`);
-    setText(this.find(".held-mark"), markText(reject.mark));
+    setText(this.find(".held-mark"), markText(this.marks.get(reject.id)));
     this.heldReject = reject;
   }
 

@@ -9,6 +9,7 @@ export class Connection {
     this.heard = performance.now();
     this.lost = false;
     this.ended = false;
+    this.why = "";
     setInterval(() => this.watch(), 500);
   }
 
@@ -19,12 +20,13 @@ export class Connection {
 
   async run() {
     for (;;) {
+      let refused = "";
       try {
-        await this.read();
+        refused = await this.read();
       } catch {
         // The next lines say so.
       }
-      this.tellLost();
+      this.tellLost(refused);
       await new Promise((done) => setTimeout(done, RETRY_MS));
     }
   }
@@ -35,19 +37,20 @@ export class Connection {
     return answer;
   }
 
+  // Returns why the page refuses to send events; empty where they have ended otherwise.
   async read() {
     this.cancel = new AbortController();
     const answer = await fetch("/api/events", { headers: this.headers, signal: this.cancel.signal });
     if (answer.status === 401) {
       sessionStorage.setItem("edgead-token", await this.askToken());
-      return;
+      return "";
     }
-    if (!answer.ok) throw new Error(await answer.text());
+    if (!answer.ok) return (await answer.text()).trim();
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let waiting = "";
     for (;;) {
       const { value, done } = await reader.read();
-      if (done) return;
+      if (done) return "";
       this.hear();
       const parts = (waiting + value).split("\n\n");
       waiting = parts.pop();
@@ -74,10 +77,11 @@ export class Connection {
     this.cancel?.abort();
   }
 
-  tellLost() {
-    if (this.lost) return;
+  tellLost(why = "") {
+    if (this.lost && why === this.why) return;
     this.lost = true;
+    this.why = why;
     const since = new Date(Date.now() - (performance.now() - this.heard));
-    this.onLost(since, this.ended);
+    this.onLost(since, this.ended, why);
   }
 }

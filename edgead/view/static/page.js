@@ -19,7 +19,7 @@ let oldTimer = 0;
 const changes = new Changes();
 const connection = new Connection({
   onEvent: (event, data) => (event === "state" ? showState(data) : cameras.get(data.camera)?.receive(event, data)),
-  onLost: (since, ended) => showLost(since, ended),
+  onLost: (since, ended, why) => showLost(since, ended, why),
   onBack: () => showLink("ok", "Live", ""),
   askToken: () => changes.askReader(),
 });
@@ -62,9 +62,9 @@ function showLink(link, text, alert) {
   byId("alert").hidden = !alert;
 }
 
-function showLost(since, ended) {
+function showLost(since, ended, why) {
   const what = ended ? `The run ended at ${clock(since)}` : `No connection since ${clock(since)}`;
-  showLink("lost", ended ? "Run ended" : "No connection", `${what}: what you see is old.`);
+  showLink("lost", ended ? "Run ended" : "No connection", `${what}: what you see is old. ${why}`.trim());
   showOld(since, ended ? "RUN ENDED" : "NO CONNECTION");
   clearInterval(oldTimer);
   oldTimer = setInterval(() => showOld(since, ended ? "RUN ENDED" : "NO CONNECTION"), 1000);

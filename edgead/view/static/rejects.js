@@ -93,7 +93,10 @@ export class Rejects {
   }
 
   async mark(mark) {
-    const problem = await this.changes.make("mark", { id: this.shown.id, mark }, `Mark this reject as “${mark}”.`);
-    setText(this.told, problem ?? `Marked as ${mark}.`);
+    const { id, captured_at } = this.shown;
+    const problem = await this.changes.make("mark", { id, mark }, `Mark this reject as “${mark}”.`);
+    const text = problem ?? `Marked as ${mark}.`;
+    // Somebody may have gone on to another reject meanwhile.
+    setText(this.told, this.shown.id === id ? text : `Reject of ${clock(new Date(captured_at))}: ${text}`);
   }
 }

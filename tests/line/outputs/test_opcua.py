@@ -7,10 +7,12 @@ import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from line_bench import GOOD, Hand, running
 from plc_parts import Writing, closing, make_result
 from waiting import wait_until
 
@@ -33,6 +35,8 @@ from edgead.line.outputs.opcua.plc import OpcuaPlc
 from edgead.line.outputs.opcua.server import OpcuaServer, open_opcua
 from edgead.line.outputs.register_map import Snapshot
 from edgead.line.outputs.simulate import open_plc, simulate
+from edgead.line.parts import Parts
+from edgead.runtime.inspector import Inspector
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,7 @@ def server() -> Iterator[OpcuaServer]:
     with closing(open_sink("opcua:127.0.0.1:0?start=client&stall_ms=500")) as opened:
         assert isinstance(opened, OpcuaServer)
         opened.begin(lambda: 0.0)
-        opened.wants(make_result())  # it knows the recipe
+        opened.follow(lambda: "bottle 3")
         yield opened
 
 
@@ -294,6 +298,43 @@ def test_a_job_is_decided_by_the_recipe_that_it_names(server: OpcuaServer) -> No
     assert asked == ["bottle 3", "cap 1"]
 
 
+def test_values_and_results_have_the_time_at_which_they_were_made(server: OpcuaServer) -> None:
+    """Values had none, and a result that waited for the one before had the time at which it was shown."""
+
+    async def work(client: Client) -> None:
+        await client.become_ready()
+        await client.listen("ResultReadyEventType")
+        await client.start("StartContinuous")
+        taken, began = time.monotonic(), datetime.now(timezone.utc)
+        await asyncio.sleep(0.5)
+        made = make_result(score=1.25, t_capture=taken, latency_ms={"total": 100.0})
+        assert server.wants(made)
+        await asyncio.to_thread(server.write, made)
+        await client.has(f"Result {server.details()['sequence']}: PASS")
+        (told,) = client.events
+        times = told.CreationTime, told.ProcessingTimes.EndTime, told.ProcessingTimes.StartTime
+        assert [round((each - began).total_seconds(), 1) for each in times] == [0.1, 0.1, 0.0]
+        for name in ("sequence", "heartbeat", "verdict", "score"):
+            value = await client.client.get_node(ua.NodeId(f"VisionSystem.PlcMap.{name}", 1)).read_data_value()
+            assert value.SourceTimestamp is not None
+            assert value.ServerTimestamp is not None
+            assert began <= value.SourceTimestamp <= value.ServerTimestamp
+
+    with_client(server, work)
+
+
+def test_the_time_for_which_a_client_needs_a_result_holds_no_call_up(server: OpcuaServer) -> None:
+    """It is a hint. The call waited so long for an unknown result, and all other calls of the client behind it."""
+
+    async def work(client: Client) -> None:
+        management, needed = await client.at("ResultManagement"), ua.Variant(60_000, ua.VariantType.Int32)
+        for name in ("GetResultById", "GetResultComponentsById"):
+            *_, error = await client.call(management, name, ua.ResultIdDataType(Id="gone"), needed)
+            assert error == 2
+
+    with_client(server, work)
+
+
 def test_results_can_be_listed(server: OpcuaServer) -> None:
     for number in range(4):
         server.write(
@@ -360,6 +401,27 @@ def test_recipes_are_those_of_the_run(server: OpcuaServer) -> None:
     finally:
         server.take_recipes([], lambda name: None)
     assert asked == ["cap 1", "bottle 3"]
+
+
+def test_the_bundle_can_be_prepared_before_the_first_part(inspector: Inspector) -> None:
+    """It was unknown until a first result came, and that of a part may need the job that the client cannot start."""
+    camera, parts = Hand(), Parts()
+    server = open_opcua("opcua:127.0.0.1:0?start=client")
+
+    async def work(client: Client) -> None:
+        await client.listen("ResultReadyEventType")
+        assert await client.call(client.machine, "SelectModeAutomatic") == 0
+        named = ua.RecipeIdExternalDataType(), ua.RecipeIdInternalDataType(Id="level")
+        assert (await client.call(await client.at("RecipeManagement"), "PrepareRecipe", *named))[1:] == [True, 0]
+        await client.start("StartSingleJob")
+        parts.trigger("part-1")
+        camera.show(GOOD)
+        await client.state_is("Ready")
+        await client.has(f"Result {server.details()['sequence']}: PASS")
+        assert [one.PartId.Id for one in client.events] == ["part-1"]
+
+    with running(inspector, parts, [camera], sinks=[server]):
+        with_client(server, work)
 
 
 def test_a_recipe_that_the_state_refuses_does_not_decide(server: OpcuaServer) -> None:

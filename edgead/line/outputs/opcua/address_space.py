@@ -165,8 +165,9 @@ class AddressSpace:
 
     async def _set(self, name: str, value: Any) -> None:
         kind = next(register.kind for register in REGISTERS if register.name == name)
-        variant = self.ua.Variant(value, self.ua.VariantType[_VARIANTS[kind]])
-        await self.server.write_attribute_value(self._variables[name].nodeid, self.ua.DataValue(variant))
+        variant, now = self.ua.Variant(value, self.ua.VariantType[_VARIANTS[kind]]), datetime.now(timezone.utc)
+        made = self.ua.DataValue(variant, SourceTimestamp=now, ServerTimestamp=now)
+        await self.server.write_attribute_value(self._variables[name].nodeid, made)
 
     async def add(self, result: Result, shown: Snapshot, job: str) -> None:
         """Keep a result and tell clients that it is ready."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from itertools import islice
 from typing import Any, Protocol
@@ -12,8 +11,6 @@ from edgead.errors import EdgeadError
 from edgead.line.outputs.opcua.address_space import AddressSpace
 from edgead.line.outputs.opcua.state_machine import WrongState
 
-LONGEST_WAIT = 60.0
-"""Seconds that GetResultById waits at most."""
 UNKNOWN_RECIPE, UNKNOWN_RESULT, NOT_PREPARED = 1, 2, 3
 """Values of the output Error; 0 is none."""
 _IDS = (
@@ -142,13 +139,11 @@ class Methods:
         return [*self._listed(len(names) <= start + len(page), len(page)), self._array(made), self._error(0)]
 
     async def _GetResultById(self, result_id: Any, timeout: int) -> list[Any]:  # noqa: N802
-        found = await self._find(result_id, timeout)
-        made = found or self._space.types.classes["ResultDataType"]()
+        found, made = self._find(result_id)
         return [self._handle(), self._ua.Variant(made), self._error(0 if found else UNKNOWN_RESULT)]
 
     async def _GetResultComponentsById(self, result_id: Any, timeout: int) -> list[Any]:  # noqa: N802
-        found = await self._find(result_id, timeout)
-        made = found or self._space.types.classes["ResultDataType"]()
+        found, made = self._find(result_id)
         return [
             self._ua.Variant(False),
             self._handle(),
@@ -164,14 +159,14 @@ class Methods:
         page = found[:most] if most else found
         return [*self._listed(len(page) == len(found), len(page)), self._array(page), self._error(0)]
 
-    async def _find(self, result_id: Any, timeout: int) -> Any:
-        """Wait for a result, at most `timeout` milliseconds."""
-        until = time.monotonic() + min(timeout / 1e3, LONGEST_WAIT)
-        while True:
-            found = self._space.results.get(result_id.Id)
-            if found is not None or time.monotonic() >= until:
-                return found
-            await asyncio.sleep(0.01)
+    def _find(self, result_id: Any) -> tuple[bool, Any]:
+        """Return whether a result is kept, and the result; an empty one if it is not.
+
+        The timeout of a call is a hint how long the client needs the data. Nothing waits for it: a server answers the
+        requests of a connection one after the other.
+        """
+        found = self._space.results.get(result_id.Id)
+        return found is not None, self._space.types.classes["ResultDataType"]() if found is None else found
 
     def _listed(self, complete: bool, count: int) -> list[Any]:
         ua = self._ua

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from edgead.line.outputs.handshake import delay_of
 from edgead.line.outputs.opcua import model
 from edgead.line.outputs.register_map import Snapshot, describe
 from edgead.runtime.result import Result
@@ -42,7 +44,7 @@ class Results:
         made.InternalRecipeId.Id = valid(result.recipe or result.bundle)
         made.InternalConfigurationId.Id = result.bundle_digest
         made.JobId.Id = job
-        made.CreationTime = datetime.now(timezone.utc)
+        made.CreationTime = datetime.now(timezone.utc) - timedelta(seconds=delay_of(result, time.monotonic()))
         made.ProcessingTimes = self._times(result, made.CreationTime)
         made.ResultContent = [
             ua.Variant(told["verdict"], ua.VariantType.String),

@@ -107,7 +107,8 @@ class OpcuaServer(PlcSink):
         super().__init__(f"opcua:{at(host, port)}", options)
         self._names: list[str] = []
         self._choose: Callable[[str], object] | None = None
-        self._options, self._recipe, self._begun = options, "", False
+        self._deciding: Callable[[], str] = lambda: ""
+        self._options, self._begun = options, False
         self._lock = threading.Lock()
         self._machine = VisionStateMachine()
         self._transitions: deque[str] = deque()
@@ -146,10 +147,14 @@ class OpcuaServer(PlcSink):
         """
         self._names, self._choose = list(names), choose
 
+    def follow(self, deciding: Callable[[], str]) -> None:
+        """Learn what decides, the only recipe where there are no products. See `BaseSink`."""
+        self._deciding = deciding
+
     @property
     def recipes(self) -> list[str]:
         """The recipes that can be prepared."""
-        return self._names or ([self._recipe] if self._recipe else [])
+        return self._names or [name for name in (self._deciding(),) if name]
 
     def prepare(self, name: str) -> None:
         """Let a recipe decide, and be ready for a job. Another recipe may be prepared while it is ready.
@@ -189,7 +194,6 @@ class OpcuaServer(PlcSink):
         if not super().wants(result):
             return False
         with self._lock:
-            self._recipe = result.recipe or result.bundle or self._recipe
             if not self._machine.executes or self._is_before(result):
                 return False
             if self._machine.automatic == "SingleExecution":

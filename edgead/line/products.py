@@ -108,9 +108,9 @@ class Products:
             self._open = stack.pop_all()
 
     @property
-    def names(self) -> list[str]:
-        """Names of the products."""
-        return list(self._inspectors)
+    def versions(self) -> dict[str, str]:
+        """Version of each product's recipe, by the product's name."""
+        return {name: inspector.recipe.removeprefix(f"{name} ") for name, inspector in self._inspectors.items()}
 
     @property
     def current(self) -> FrameInspector:
@@ -152,10 +152,10 @@ class Products:
         return inspector.recipe
 
     def meet(self, sinks: Sequence[object]) -> None:
-        """Let sinks change over that take orders from a PLC: those with a method ``take_recipes(names, choose)``."""
+        """Let sinks change over that take orders from a PLC: those with a method ``take_recipes(versions, choose)``."""
         for sink in sinks:
             if hasattr(sink, "take_recipes"):
-                sink.take_recipes(self.names, self.choose)
+                sink.take_recipes(self.versions, self.choose)
 
     def begin(self, stream: Stream) -> None:
         """Prepare a stream for all products.

@@ -203,14 +203,14 @@ def test_the_oldest_changeovers_are_forgotten(
 
 def test_a_sink_that_takes_orders_changes_over(open_products: Callable[..., Products]) -> None:
     class Ordering(Callback):
-        def take_recipes(self, names: list[str], choose: Callable[[str], str]) -> None:
-            self.names, self.choose = names, choose
+        def take_recipes(self, versions: dict[str, str], choose: Callable[[str], str]) -> None:
+            self.versions, self.choose = versions, choose
 
     for kind in (FreeRun, lambda products: Parts(products=products)):
         products, sink = open_products(), Ordering(lambda result: None)
         run_stream(products.current, "synthetic:?fps=50&frames=2", [sink], Ledger(), gate=kind(products))
-        assert sink.names == ["bottle", "cap"]
-        assert sink.choose("cap").startswith("cap ")
+        assert list(sink.versions) == ["bottle", "cap"]
+        assert sink.choose("cap") == f"cap {sink.versions['cap']}"
         assert products.current.bundle.manifest.name == "cap"
 
 

@@ -45,7 +45,7 @@ def server() -> Iterator[OpcuaServer]:
     with closing(open_sink("opcua:127.0.0.1:0?start=client&stall_ms=500")) as opened:
         assert isinstance(opened, OpcuaServer)
         opened.begin(lambda: 0.0)
-        opened.follow(lambda: "bottle 3")
+        opened.follow(lambda: "bottle")
         yield opened
 
 
@@ -89,9 +89,9 @@ class Client:
     async def become_ready(self) -> None:
         assert await self.call(self.machine, "SelectModeAutomatic") == 0
         recipes = await self.at("RecipeManagement")
-        named = ua.RecipeIdExternalDataType(Id="bottle 3"), ua.RecipeIdInternalDataType()
+        named = ua.RecipeIdExternalDataType(Id="bottle"), ua.RecipeIdInternalDataType()
         out, complete, error = await self.call(recipes, "PrepareRecipe", *named)
-        assert (out.Id, complete, error) == ("bottle 3", True, 0)
+        assert (out.Id, complete, error) == ("bottle", True, 0)
 
     async def stop(self, name: str = "Stop") -> Any:
         place = self.automatic if name in ("Stop", "Abort") else self.machine
@@ -170,10 +170,11 @@ def test_a_continuous_job_tells_each_result_and_keeps_it(server: OpcuaServer) ->
         made = make_result(Verdict.FAIL, "Teil-ä", id="id-1", bundle_digest="abc", t_capture=time.monotonic())
         assert server.wants(made)
         await asyncio.to_thread(server.write, made)
-        await client.has("JobStarted: job " + job, "Recipe bottle 3 is prepared")
+        await client.has("JobStarted: job " + job, "Recipe bottle is prepared")
         await client.has(f"Result {server.details()['sequence']}: FAIL")
         told = next(event for event in client.events if event.Message.Text.startswith("Result"))
-        assert (told.PartId.Id, told.InternalRecipeId.Id, told.JobId.Id) == ("Teil-ä", "bottle 3", job)
+        assert (told.PartId.Id, told.JobId.Id) == ("Teil-ä", job)
+        assert (told.InternalRecipeId.Id, told.InternalRecipeId.Version) == ("bottle", "3")
         assert [one.Value for one in told.ResultContent][:4] == ["FAIL", "", 1.5, 2.5]
         management, wait = await client.at("ResultManagement"), ua.Variant(0, ua.VariantType.Int32)
         _, found, error = await client.call(management, "GetResultById", ua.ResultIdDataType(Id="id-1"), wait)
@@ -278,24 +279,24 @@ def test_a_job_is_decided_by_the_recipe_that_it_names(server: OpcuaServer) -> No
     asked: list[str] = []
 
     def choose(name: str) -> None:
-        if name == "cup 1":
+        if name == "cup":
             raise ConfigError("Its bundle is missing.")
         asked.append(name)
 
     async def work(client: Client) -> None:
         await client.become_ready()
-        for name, expected in (("cap", 1), ("cup 1", 3), ("cap 1", 0)):
+        for name, expected in (("lid", 1), ("cup", 3), ("cap", 0)):
             await client.start("StartSingleJob", name, expected)
             await client.state_is("Ready" if expected else "SingleExecution")
         with pytest.raises(ua.UaStatusCodeError, match="BadInvalidState"):
-            await client.start("StartContinuous", "bottle 3")
+            await client.start("StartContinuous", "bottle")
 
-    server.take_recipes(["bottle 3", "cap 1", "cup 1"], choose)
+    server.take_recipes({"bottle": "3", "cap": "1", "cup": "1"}, choose)
     try:
         with_client(server, work)
     finally:
-        server.take_recipes([], lambda name: None)
-    assert asked == ["bottle 3", "cap 1"]
+        server.take_recipes({}, lambda name: None)
+    assert asked == ["bottle", "cap"]
 
 
 def test_values_and_results_have_the_time_at_which_they_were_made(server: OpcuaServer) -> None:
@@ -379,28 +380,39 @@ def test_recipes_are_those_of_the_run(server: OpcuaServer) -> None:
 
     def prepare(name: str) -> None:
         asked.append(name)
-        if name == "cap 1":
+        if name == "cap":
             raise ConfigError("Its bundle is missing.")
 
     async def work(client: Client) -> None:
         await client.call(client.machine, "SelectModeAutomatic")
         recipes = await client.at("RecipeManagement")
-        for name, expected in (("none", 1), ("cap 1", 3), ("bottle 3", 0)):
-            named = ua.RecipeIdExternalDataType(Id=name), ua.RecipeIdInternalDataType()
-            assert (await client.call(recipes, "PrepareRecipe", *named))[2] == expected
+        for name, version, expected in (
+            ("none", None, 1),
+            ("cap", None, 3),
+            ("bottle", "2", 1),  # a result of this recipe has version 3
+            ("bottle 3", None, 1),
+            ("bottle", "3", 0),
+        ):
+            named = ua.RecipeIdExternalDataType(Id=name, Version=version), ua.RecipeIdInternalDataType()
+            out, complete, error = await client.call(recipes, "PrepareRecipe", *named)
+            assert (complete, error) == (expected == 0, expected)
             await client.state_is("Ready" if expected == 0 else "Initialized")
+        assert (out.Id, out.Version) == ("bottle", "3")
         some = [ua.Variant(0, kind) for kind in (ua.VariantType.UInt32, ua.VariantType.UInt32, ua.VariantType.Int32)]
-        dont_care = ua.Variant(2, ua.VariantType.Int32)
-        filtered = ua.RecipeIdExternalDataType(), ua.ProductIdDataType(), dont_care, *some
-        *_, listed, error = await client.call(recipes, "GetRecipeListFiltered", *filtered)
-        assert ([one.Id for one in listed], error) == (["bottle 3", "cap 1"], 0)
+        for prepared, expected in ((2, ["bottle 3", "cap 1"]), (1, ["bottle 3"]), (0, ["cap 1"])):
+            wanted = ua.Variant(prepared, ua.VariantType.Int32)
+            filtered = ua.RecipeIdExternalDataType(), ua.ProductIdDataType(), wanted, *some
+            *_, listed, error = await client.call(recipes, "GetRecipeListFiltered", *filtered)
+            assert ([f"{one.Id} {one.Version}" for one in listed], error) == (expected, 0)
 
-    server.take_recipes(["bottle 3", "cap 1"], prepare)
+    server.take_recipes({"bottle": "3", "cap": "1"}, prepare)
+    server.follow(lambda: "bottle 3")
     try:
         with_client(server, work)
     finally:
-        server.take_recipes([], lambda name: None)
-    assert asked == ["cap 1", "bottle 3"]
+        server.take_recipes({}, lambda name: None)
+        server.follow(lambda: "bottle")
+    assert asked == ["cap", "bottle"]
 
 
 def test_the_bundle_can_be_prepared_before_the_first_part(inspector: Inspector) -> None:
@@ -428,7 +440,7 @@ def test_a_recipe_that_the_state_refuses_does_not_decide(server: OpcuaServer) ->
     asked: list[str] = []
 
     async def refused(client: Client) -> None:
-        named = ua.RecipeIdExternalDataType(Id="cap 1"), ua.RecipeIdInternalDataType()
+        named = ua.RecipeIdExternalDataType(Id="cap"), ua.RecipeIdInternalDataType()
         with pytest.raises(ua.UaStatusCodeError, match="BadInvalidState"):
             await client.call(await client.at("RecipeManagement"), "PrepareRecipe", *named)
 
@@ -442,12 +454,12 @@ def test_a_recipe_that_the_state_refuses_does_not_decide(server: OpcuaServer) ->
         assert await client.stop("Halt") == 0
         await refused(client)
 
-    server.take_recipes(["bottle 3", "cap 1"], asked.append)
+    server.take_recipes({"bottle": "3", "cap": "1"}, asked.append)
     try:
         with_client(server, work)
     finally:
-        server.take_recipes([], lambda name: None)
-    assert asked == ["bottle 3"]
+        server.take_recipes({}, lambda name: None)
+    assert asked == ["bottle"]
 
 
 def test_a_call_in_the_wrong_state_or_with_wrong_arguments_is_refused(server: OpcuaServer) -> None:

@@ -9,10 +9,13 @@ from typing import Any, Protocol
 
 from edgead.errors import EdgeadError
 from edgead.line.outputs.opcua.address_space import AddressSpace
+from edgead.line.outputs.opcua.results import recipe_id
 from edgead.line.outputs.opcua.state_machine import WrongState
 
 UNKNOWN_RECIPE, UNKNOWN_RESULT, NOT_PREPARED = 1, 2, 3
 """Values of the output Error; 0 is none."""
+DONT_CARE = 2
+"""Input IsPrepared for any recipe; 0 and 1 are for those that are not, and the one that is."""
 _IDS = (
     "MeasId",
     "PartId",
@@ -29,8 +32,12 @@ class System(Protocol):
     """What the methods act on."""
 
     @property
-    def recipes(self) -> list[str]:
-        """The recipes that can be prepared."""
+    def recipes(self) -> dict[str, str]:
+        """Versions of the recipes that can be prepared, by their names; empty for none."""
+
+    @property
+    def prepared(self) -> str:
+        """Name of the recipe that is prepared; empty for none."""
 
     def prepare(self, name: str) -> None:
         """Let the line decide by a recipe, and be ready for a job.
@@ -98,44 +105,55 @@ class Methods:
         return await self._start("StartContinuous", recipe)
 
     async def _start(self, method: str, recipe: Any) -> list[Any]:
-        name, job = (recipe.Id if recipe else "") or "", self._space.types.classes["JobIdDataType"]()
+        job = self._space.types.classes["JobIdDataType"]()
 
-        def start() -> None:
+        def start(name: str) -> None:
             job.Id = self._system.start(method, name)
 
-        error = await self._try_recipe(name, start)
+        error = await self._try_recipe(recipe, start)
         return [self._ua.Variant(job), self._error(error)]
 
-    async def _try_recipe(self, name: str, action: Callable[[], None]) -> int:
-        """Do what makes a recipe decide, empty for the one that does; return the number of the error, 0 for none."""
-        if name and name not in self._system.recipes:
+    async def _try_recipe(self, wanted: Any, action: Callable[[str], None]) -> int:
+        """Do what makes a recipe decide; return the number of the error, 0 for none.
+
+        Args:
+            wanted: id of the recipe; without a name for the one that decides. A version that it names must be the
+                recipe's.
+            action: takes the recipe's name.
+        """
+        name = _name_of(wanted)
+        version = self._system.recipes.get(name)
+        if name and (version is None or (wanted.Version or version) != version):
             return UNKNOWN_RECIPE
         try:
-            await asyncio.get_running_loop().run_in_executor(None, action)
+            await asyncio.get_running_loop().run_in_executor(None, action, name)
         except EdgeadError:
             return NOT_PREPARED
         return 0
 
     async def _PrepareRecipe(self, external: Any, internal: Any) -> list[Any]:  # noqa: N802
-        name = (external.Id if external else "") or (internal.Id if internal else "") or ""
-        out = self._space.types.classes["RecipeIdInternalDataType"](Id=name)
-        error = await self._try_recipe(name, lambda: self._system.prepare(name)) if name else UNKNOWN_RECIPE
+        wanted = external if _name_of(external) else internal
+        error = await self._try_recipe(wanted, self._system.prepare) if _name_of(wanted) else UNKNOWN_RECIPE
+        out = self._recipe_id(_name_of(wanted))
         if not error:
             await self._space.tell_prepared(out)
         return [self._ua.Variant(out), self._ua.Variant(not error), self._error(error)]
 
     async def _UnprepareRecipe(self, external: Any, internal: Any) -> list[Any]:  # noqa: N802
         self._system.call("UnprepareRecipe")
-        name = (external.Id if external else "") or (internal.Id if internal else "") or ""
-        return [self._ua.Variant(self._space.types.classes["RecipeIdInternalDataType"](Id=name)), self._error(0)]
+        return [self._ua.Variant(self._recipe_id(_name_of(external) or _name_of(internal))), self._error(0)]
 
     async def _GetRecipeListFiltered(  # noqa: N802
         self, external: Any, product: Any, prepared: Any, most: int, start: int, timeout: int
     ) -> list[Any]:
-        wanted = external.Id if external and external.Id else ""
-        names = [name for name in self._system.recipes if wanted in ("", "*", name)]
+        ready, wanted = self._system.prepared, (0, 1) if prepared == DONT_CARE else (prepared,)
+        names = [
+            name
+            for name in self._system.recipes
+            if _name_of(external) in ("", "*", name) and int(name == ready) in wanted
+        ]
         page = names[start : start + most] if most else names[start:]
-        made = [self._space.types.classes["RecipeIdInternalDataType"](Id=name) for name in page]
+        made = [self._recipe_id(name) for name in page]
         return [*self._listed(len(names) <= start + len(page), len(page)), self._array(made), self._error(0)]
 
     async def _GetResultById(self, result_id: Any, timeout: int) -> list[Any]:  # noqa: N802
@@ -168,6 +186,10 @@ class Methods:
         found = self._space.results.get(result_id.Id)
         return found is not None, self._space.types.classes["ResultDataType"]() if found is None else found
 
+    def _recipe_id(self, name: str) -> Any:
+        """Return the internal id of a recipe, with its version if it has one."""
+        return recipe_id(self._space.types.classes, name, self._system.recipes.get(name, ""))
+
     def _listed(self, complete: bool, count: int) -> list[Any]:
         ua = self._ua
         return [ua.Variant(complete), ua.Variant(count, ua.VariantType.UInt32), self._handle()]
@@ -180,3 +202,8 @@ class Methods:
 
     def _error(self, code: int) -> Any:
         return self._ua.Variant(code, self._ua.VariantType.Int32)
+
+
+def _name_of(identifier: Any) -> str:
+    """Return the name in an id; empty where there is none."""
+    return (identifier.Id if identifier else "") or ""

@@ -20,6 +20,17 @@ COMPLETED, FAILED = 1, 4
 """ResultState: a verdict was reached, or none (UNKNOWN)."""
 
 
+def recipe_id(classes: dict[str, Any], name: str, version: str) -> Any:
+    """Return the internal id of a recipe: a product with its version, or a bundle, which has none.
+
+    Args:
+        classes: the classes of the structures, see `edgead.line.outputs.opcua.types.Types`.
+        name: of the product or bundle.
+        version: empty for none.
+    """
+    return classes["RecipeIdInternalDataType"](Id=name, Version=version or None)
+
+
 class Results:
     """The newest results by id.
 
@@ -41,7 +52,8 @@ class Results:
         made.ResultId.Id = result_id
         made.ResultState = FAILED if told["verdict"] == "UNKNOWN" else COMPLETED
         made.PartId = self._named("PartIdDataType", valid(result.part_id or result.id))
-        made.InternalRecipeId.Id = valid(result.recipe or result.bundle)
+        product, _, version = result.recipe.rpartition(" ")
+        made.InternalRecipeId = recipe_id(self._classes, valid(product or result.bundle), valid(version))
         made.InternalConfigurationId.Id = result.bundle_digest
         made.JobId.Id = job
         made.CreationTime = datetime.now(timezone.utc) - timedelta(seconds=delay_of(result, time.monotonic()))

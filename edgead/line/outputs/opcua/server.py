@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -105,7 +105,7 @@ class OpcuaServer(PlcSink):
                 "Give it certificates, ?cert=FILE&key=FILE&trust=DIR; or ?open=on in a network of this line alone."
             )
         super().__init__(f"opcua:{at(host, port)}", options)
-        self._names: list[str] = []
+        self._versions: dict[str, str] = {}
         self._choose: Callable[[str], object] | None = None
         self._deciding: Callable[[], str] = lambda: ""
         self._options, self._begun = options, False
@@ -138,23 +138,31 @@ class OpcuaServer(PlcSink):
         await self._space.server.start()
         self._cycle = asyncio.ensure_future(self._publish_for_ever())
 
-    def take_recipes(self, names: list[str], choose: Callable[[str], object]) -> None:
+    def take_recipes(self, versions: Mapping[str, str], choose: Callable[[str], object]) -> None:
         """Let clients prepare recipes. Without it, only the one that decides can be prepared.
 
         Args:
-            names: of the recipes.
+            versions: of the recipes, by their products' names.
             choose: lets another one decide, by its name; it raises an `EdgeadError` if it cannot.
         """
-        self._names, self._choose = list(names), choose
+        self._versions, self._choose = dict(versions), choose
 
     def follow(self, deciding: Callable[[], str]) -> None:
         """Learn what decides, the only recipe where there are no products. See `BaseSink`."""
         self._deciding = deciding
 
     @property
-    def recipes(self) -> list[str]:
-        """The recipes that can be prepared."""
-        return self._names or [name for name in (self._deciding(),) if name]
+    def recipes(self) -> dict[str, str]:
+        """Versions of the recipes that can be prepared, by their names. A bundle without products has none."""
+        return self._versions or {name: "" for name in (self._deciding(),) if name}
+
+    @property
+    def prepared(self) -> str:
+        """Name of the recipe that is prepared; empty for none."""
+        with self._lock:
+            ready = self._machine.main == "Operational" and self._machine.automatic != "Initialized"
+        deciding = self._deciding() if ready else ""
+        return deciding.rpartition(" ")[0] if self._versions else deciding
 
     def prepare(self, name: str) -> None:
         """Let a recipe decide, and be ready for a job. Another recipe may be prepared while it is ready.

@@ -273,7 +273,7 @@ def test_mqtt_opens_a_part_for_each_message(begin: Callable[[Any], Any], broker:
     wait_until(lambda: len(taken.parts) == 4)
     assert taken.ids == ["A-17", "", "", "4711"]  # the retained one is old, and the unreadable one is a part
     assert sum("a retained message is ignored" in text for text in taken.said) == 1
-    assert any("without a readable id" in text for text in taken.said)
+    assert any("no readable part_id" in text for text in taken.said)
     broker.stop()
     wait_until(lambda: any("unreachable" in text for text in taken.said))
     assert not trigger.ready

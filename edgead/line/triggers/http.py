@@ -144,7 +144,7 @@ class _Handler(LimitedHandler):
         try:
             part_id = read_id(body or b"{}", trigger.field)
         except ValueError as error:
-            return self._answer(400, {"error": f"The body is no trigger: {error}"})
+            return self._answer(400, {"error": f"The body has no readable {trigger.field}: {error}"})
         try:
             opened = trigger.fire(part_id)
         except ConfigError as error:

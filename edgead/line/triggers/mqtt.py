@@ -124,9 +124,7 @@ class MqttTrigger(BaseTrigger):
         try:
             part_id = read_id(message.payload[: LARGEST + 1] or b"{}", self.field)
         except ValueError as error:
-            self.say(
-                f"{self.name}: a message without a readable id announces a part without an id: {printable(str(error))}"
-            )
+            self.say(f"{self.name}: a message has no readable {self.field}: {printable(str(error))}")
         try:
             self.fire(part_id)
         except ConfigError as error:  # between the end of the run and that of the connection

@@ -79,7 +79,7 @@ def synthesise(
         raise ConfigError("--donor chooses the donor of a --defect; pass both.")
     else:
         how, tiling = run.config.foreground, run.tiling
-        masks = load_foreground_masks(how, frames.paths, tiling.canvas, run.geometry)
+        masks = load_foreground_masks(how, frames.paths, tiling.canvas, run.geometry, run.bit_depth)
         masks = tile_masks(frames.frames, masks, how, tiling)
         tiles = cut_tiles(frames.frames, tiling)
         material = TrainingData(tiles, load_textures(run, console).frames, transferred, masks)

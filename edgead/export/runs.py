@@ -149,7 +149,7 @@ def _source_images(
 def _read_distinct(run: RunConfig, root: Path, console: Console) -> tuple[Frames, NDArray[np.bool_] | None]:
     """Return the held-out images without copies, and their foreground masks."""
     held_out = _load_held_out(run, root, console)
-    masks = load_foreground_masks(run.config.foreground, held_out.paths, run.tiling.canvas, run.geometry)
+    masks = load_foreground_masks(run.config.foreground, held_out.paths, run.tiling.canvas, run.geometry, run.bit_depth)
     if not run.fits_held_out_masks(masks_fingerprint(masks)):
         raise DataError(
             f"The masks in {run.config.foreground} differ from those that this run was started with.\n"

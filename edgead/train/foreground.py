@@ -13,7 +13,7 @@ from edgead.errors import ConfigError, DataError
 from edgead.folders import list_images
 from edgead.geometry import STRETCH, Geometry
 from edgead.geometry.alignment import locate
-from edgead.images import Frame, Mask, cv2, read_frame
+from edgead.images import Frame, Mask, PixelFormat, cv2, read_frame
 from edgead.masks import place_mask, read_mask
 from edgead.train.method import TrainingData
 
@@ -45,7 +45,7 @@ def count_without_part(frames: NDArray[np.uint8], how: str) -> int:
 
 
 def load_foreground_masks(
-    how: str, images: Sequence[Path], size: tuple[int, int], geometry: Geometry = STRETCH
+    how: str, images: Sequence[Path], size: tuple[int, int], geometry: Geometry = STRETCH, bit_depth: int = 16
 ) -> NDArray[np.bool_] | None:
     """Read where the part is on images from a folder of masks, for instance of a segmentation network.
 
@@ -58,6 +58,7 @@ def load_foreground_masks(
         images: files that the masks belong to.
         size: (height, width) of the canvas that the images are fitted to.
         geometry: that fits them.
+        bit_depth: significant bits of 16-bit images, by which an aligning geometry finds the part.
 
     Returns:
         ``[N, H, W] bool``, in the order of the images; None where there is no folder.
@@ -87,7 +88,7 @@ def load_foreground_masks(
                 f"{file} would be the foreground mask of both {owners[file]} and {image}.\n"
                 f"Put a mask for each into subfolders with the same names: {folder / image.parent.name / image.name}"
             )
-        mask, frame = read_mask(file), read_frame(image)
+        mask, frame = read_mask(file), read_frame(image, PixelFormat(bit_depth))
         height, width = frame.shape[:2]
         if mask.shape != (height, width):
             raise DataError(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from edgead.errors import CheckpointError
@@ -16,14 +17,21 @@ from edgead.train.weights import read_weights, refuse_differences
 
 
 def find_files(method_class: type[Method], files: Sequence[Path]) -> list[Path]:
-    """Return the files of a checkpoint; of a pair, where one is named, the other one too."""
+    """Return the files of a checkpoint; of a pair, where one is named, the other one too.
+
+    Raises:
+        CheckpointError: two files of different pairs.
+    """
     found = list(files)
-    if len(found) == 1:
-        for pattern, replacement in _official(method_class).partners:
-            path = found[0].resolve()
-            other = Path(re.sub(pattern, replacement, str(path)))
-            if other != path and other.is_file():
-                return [found[0], other]
+    for pattern, replacement in _official(method_class).partners:
+        path = found[0].resolve()
+        other = Path(re.sub(pattern, replacement, str(path)))
+        if other == path or not other.is_file():
+            continue
+        if len(found) == 1:
+            return [found[0], other]
+        if not any(file.resolve() == other.resolve() for file in found):
+            raise CheckpointError(f"{found[0]} and {found[1]} are no pair: {other} belongs to {found[0]}.")
     return found
 
 
@@ -42,7 +50,13 @@ def load_official(method_class: type[Method], files: Sequence[Path], settings: I
     official = _official(method_class)
     weights: dict[str, Tensor] = {}
     for file in files:
-        weights.update(read_weights(file))
+        more = read_weights(file)
+        if differ := [name for name in weights.keys() & more.keys() if not torch.equal(weights[name], more[name])]:
+            raise CheckpointError(
+                f"{file} holds other values of '{min(differ)}' than a file before it.\n"
+                "Name the files of one checkpoint."
+            )
+        weights.update(more)
     named = " and ".join(str(file) for file in files)
     _check_marks(method_class, weights, named)
     method = _build(method_class, weights, settings, named)

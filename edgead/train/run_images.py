@@ -91,7 +91,9 @@ def read_images(run: RunConfig, folder: Path, console: Console) -> RunImages:
         raise DataError(
             f"None of the {len(run.held_out)} images held out for the threshold can be read:\n{held_out.skipped[0]}"
         )
-    masks = load_foreground_masks(run.config.foreground, [*normals.paths, *held_out.paths], canvas, geometry)
+    masks = load_foreground_masks(
+        run.config.foreground, [*normals.paths, *held_out.paths], canvas, geometry, run.bit_depth
+    )
     count = len(normals.paths)
     parts = (None, None) if masks is None else (masks[:count], masks[count:])
     return RunImages(normals, held_out, textures, donors, *parts)

@@ -11,6 +11,7 @@ from edgead.console import Console
 from edgead.datasets import Frames, cut_tiles, load_frames
 from edgead.errors import ConfigError, DataError
 from edgead.files import atomic_file
+from edgead.folders import is_litter
 from edgead.images import encode_png
 from edgead.train import checkpoint, run_config
 from edgead.train.canvas import tile_masks
@@ -42,7 +43,7 @@ def synthesise(
 
     Args:
         run_folder: a run, finished or not.
-        out: folder for the pictures; it must not hold any yet.
+        out: folder for the pictures, new or empty.
         count: how many.
         image: a good image that they are put on, instead of those that the run is trained on.
         defect: number, from 0, of one defect that the run has learned from a donor; it is put on as it was learned,
@@ -56,7 +57,7 @@ def synthesise(
         The pictures, without the masks.
 
     Raises:
-        DataError: none of the run's images can be read, `out` holds pictures already, or no anomaly can be seen.
+        DataError: none of the run's images can be read, `out` is not empty, or no anomaly can be seen.
         ConfigError: no such donor or defect.
         CheckpointError: not a run, or one that has not learned from its donors yet.
     """
@@ -64,8 +65,8 @@ def synthesise(
     run = run_config.load_run_config(run_folder)
     method = checkpoint.build_method(run)
     transferred = load_transferred(run_folder, run)
-    if out.is_dir() and any(out.glob("*.png")):
-        raise DataError(f"{out} already holds images; choose another --out.")
+    if out.is_dir() and not all(is_litter(entry.name) for entry in out.iterdir()):
+        raise DataError(f"{out} already holds files; choose another --out.")
     rng = np.random.default_rng((seed, 0x5E))
     frames = _load([Path(image)] if image else _choose(run, Path(data or run.data), rng), run)
     examples: Iterable[Arrays]
@@ -78,7 +79,7 @@ def synthesise(
         raise ConfigError("--donor chooses the donor of a --defect; pass both.")
     else:
         how, tiling = run.config.foreground, run.tiling
-        masks = load_foreground_masks(how, frames.paths, tiling.canvas, run.geometry)
+        masks = load_foreground_masks(how, frames.paths, tiling.canvas, run.geometry, run.bit_depth)
         masks = tile_masks(frames.frames, masks, how, tiling)
         tiles = cut_tiles(frames.frames, tiling)
         material = TrainingData(tiles, load_textures(run, console).frames, transferred, masks)

@@ -61,6 +61,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is not a plain table of weights (a state dict).")
     if all(name.startswith("module.") for name in weights):  # torch's DataParallel
         weights = {name.removeprefix("module."): value for name, value in weights.items()}
+    for name, value in weights.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_complex():
+            raise CheckpointError(
+                f"{path} does not hold '{name}' as plain numbers: it is sparse, quantised, complex or without values."
+            )
     return weights
 
 

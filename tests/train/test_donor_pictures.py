@@ -72,10 +72,24 @@ def test_synthetic_anomalies_as_pictures(transferred: Path, trained: Path, tmp_p
             assert frame.shape == (*config.config.size, 3)
             assert set(np.unique(mask)) <= {0, 255}
             assert mask.any()
-        with pytest.raises(DataError, match="already holds images"):
+        with pytest.raises(DataError, match="already holds files"):
             synthesise(run, out)
         again = synthesise(run, tmp_path / f"{config.method}-again", count=1, seed=1)
         assert again[0].read_bytes() == paths[0].read_bytes()
+
+
+def test_photographs_and_bundles_are_no_place_for_pictures(trained: Path, tmp_path: Path) -> None:
+    for name in ("007.jpg", "manifest.json"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_bytes(b"kept")
+        with pytest.raises(DataError, match="already holds files"):
+            synthesise(trained, folder, count=1)
+        assert [path.name for path in folder.iterdir()] == [name]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / ".DS_Store").touch()
+    assert synthesise(trained, empty, count=1)
 
 
 def faint(transferred: Path, folder: Path, share: float) -> Path:

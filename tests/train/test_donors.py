@@ -26,6 +26,7 @@ from edgead.train import checkpoint, run_config, step_metrics, train
 from edgead.train.donors import TRANSFERRED, find_donors
 from edgead.train.method import Arrays, TrainingData
 from edgead.train.methods.drept.method import Drept
+from edgead.train.methods.drept.mixture import pool
 
 Write = Callable[..., Path]
 
@@ -191,6 +192,17 @@ def test_what_was_learned_elsewhere_is_not_trusted(transferred: Path, parts: Pat
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         with pytest.raises(CheckpointError, match=r"must hold mixtures; its '\w+' is float"):
             train("drept", parts, preset="nano", settings=QUICK, donors=[given], out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("mean", np.nan), ("opacity", np.inf), ("sigma", 0.0), ("correlation", -1.0)]
+)
+def test_mixtures_of_impossible_values_are_refused(name: str, value: float, transferred: Path) -> None:
+    learned = load_file(transferred / "sources" / "tile" / TRANSFERRED)
+    assert pool([learned])
+    learned[name][-1] = value
+    with pytest.raises(CheckpointError, match=f"damaged: values of '{name}'"):
+        pool([learned])
 
 
 def test_a_copy_of_the_target_is_no_source(donor: Path, transferred: Path, parts: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from aligned_parts import SIZE, aligning, lying, part_frame
@@ -28,6 +29,7 @@ from edgead.train import resume, train
 from edgead.train.canvas import fix_geometry
 from edgead.train.foreground import load_foreground_masks
 from edgead.train.run_config import load_run_config
+from edgead.train.synthesise import synthesise
 
 SMALL = ("size=32", *TINY[1:])
 
@@ -189,3 +191,26 @@ def test_foreground_masks_are_aligned(tmp_path: Path) -> None:
     straight = place_mask(part_frame()[:, :, 0] > 80, (64, 80), STRETCH)
     assert (masks[0] & straight).sum() / (masks[0] | straight).sum() > 0.9
     assert locate(read_frame(image), geometry).pose is not None
+
+
+def test_masks_of_nine_bits_in_sixteen_are_aligned(tmp_path: Path) -> None:
+    """Training, pictures and export find the part for the masks as they find it for the images."""
+    frames = anywhere(5)
+    write(tmp_path / "masks", [(frame > 80).astype(np.uint8) * 255 for frame in frames])
+    (tmp_path / "good").mkdir()
+    for number, frame in enumerate(frames):
+        assert cv2.imwrite(str(tmp_path / "good" / f"{number:02}.png"), frame.astype(np.uint16) * 2)
+    settings = ("size=32", "multipliers=1,1", "steps=2", "batch_size=2", "reverse_steps=1")
+    [run] = train(
+        "transfusion",
+        tmp_path / "good",
+        preset="nano",
+        settings=(*settings, f"foreground={tmp_path / 'masks'}"),
+        bit_depth=9,
+        out=tmp_path / "run",
+        align=tmp_path / "good" / "00.png",
+        max_rotation=180,
+        device="cpu",
+    )
+    assert synthesise(run, tmp_path / "pictures", count=1)
+    assert export(run, out=tmp_path / "plate.edgead").manifest.pixels.bit_depth == 9

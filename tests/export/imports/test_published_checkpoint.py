@@ -35,6 +35,7 @@ from edgead.train.methods.drept.network import UNet
 from edgead.train.methods.transfusion.config import TransfusionConfig
 from edgead.train.methods.transfusion.method import Transfusion
 from edgead.train.official import find_files, load_official
+from edgead.train.weights import read_weights
 
 
 def stir(network: nn.Module) -> nn.Module:
@@ -370,6 +371,33 @@ def test_what_does_not_fit_is_named(
         load_official(Draem, [wide, second])
     with pytest.raises(CheckpointError, match="one part of a checkpoint of DRAEM; the other part is missing"):
         load_official(Draem, [second])
+
+
+def test_files_of_two_checkpoints_are_refused(
+    draem: tuple[Path, ReconstructiveNetwork, DiscriminativeNetwork], tmp_path: Path
+) -> None:
+    """Before, the last of ``*.pckl`` won, and the networks of two products became one bundle."""
+    from edgead.train.methods.draem.method import Draem
+
+    first, second = draem[0], draem[0].with_name("DRAEM_bottle__seg.pckl")
+    other = altered(first, tmp_path / "DRAEM_cable_.pckl", **{"decoder.fin_out.0.bias": torch.ones(3)})
+    other_second = altered(second, tmp_path / "DRAEM_cable__seg.pckl")
+    with pytest.raises(CheckpointError, match=r"cable_\.pckl holds other values of 'decoder\.fin_out\.0\.bias'"):
+        load_official(Draem, [first, second, other, other_second])
+    for pair in ([first, other_second], [second, other]):
+        with pytest.raises(CheckpointError, match=r"are no pair: .* belongs to .*DRAEM_bottle"):
+            find_files(Draem, pair)
+    assert find_files(Draem, [second, first]) == [second, first]
+
+
+def test_tensors_without_plain_numbers_are_refused(
+    draem: tuple[Path, ReconstructiveNetwork, DiscriminativeNetwork], tmp_path: Path
+) -> None:
+    name = "decoder.fin_out.0.bias"
+    for value in (torch.ones(3).to_sparse(), torch.ones(3, device="meta"), torch.ones(3, dtype=torch.complex64)):
+        path = altered(draem[0], tmp_path / "odd.pckl", **{name: value})
+        with pytest.raises(CheckpointError, match=rf"does not hold '{name}' as plain numbers"):
+            read_weights(path)
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (3, 4)])

@@ -177,6 +177,11 @@ def pool(learned: Sequence[Arrays]) -> Arrays:
             if not count or each[name].shape != shape or each[name].dtype != np.float32:
                 found = f"{each[name].dtype} {list(each[name].shape)}"
                 raise CheckpointError(f"Transferred defects must hold mixtures; its '{name}' is {found}.")
+        usable = {name: np.isfinite(values) for name, values in each.items()}
+        usable["sigma"] &= each["sigma"] > 0
+        usable["correlation"] &= np.abs(each["correlation"]) < 1
+        if damaged := [name for name, values in usable.items() if not values.all()]:
+            raise CheckpointError(f"Transferred defects are damaged: values of '{damaged[0]}' describe no mixture.")
     most = max(each["weight"].shape[1] for each in learned)
 
     def padded(name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -14,9 +14,11 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from level_bundle import SIDE, frame_of, make_level_bundle
+from listener import Listener
 from safetensors.torch import load_file
 
 from edgead import images
+from edgead.benchmark.disturbance import ProcessorTimes
 from edgead.bundle import Bundle, read_bundle
 from edgead.bundle.manifest import Manifest
 from edgead.cli import cli
@@ -189,6 +191,20 @@ def test_the_largest_network_that_meets_the_target_is_taken(teacher: Bundle, mon
     assert choose(teacher, LEARNED, 1.0, "onnxruntime", "int8", Console()) == LEARNED[0]
     with pytest.raises(ConfigError, match=r"No student takes 0\.5 ms or less on onnxruntime.*1\.00 ms"):
         choose(teacher, LEARNED, 0.5, "onnxruntime", "int8", Console())
+
+
+@pytest.mark.parametrize(("largest", "warned"), [(1.0, False), (9.0, True)])
+def test_a_smaller_network_for_a_busy_machine_is_said(
+    teacher: Bundle, monkeypatch: pytest.MonkeyPatch, largest: float, warned: bool
+) -> None:
+    """Other programs make a network slow that meets the target alone."""
+    times = {size: Timing(20.0, largest if size is LEARNED[-1] else 1.0) for size in LEARNED}
+    readings = [ProcessorTimes(0.0, 0.0, 0.0, 0.0), ProcessorTimes(busy=9.0, stolen=0.0, all=10.0, own=5.0)]
+    monkeypatch.setattr(architecture, "measure_family", lambda *_: times)
+    monkeypatch.setattr(architecture, "processor_times", lambda: readings.pop(0))
+    console = Listener()
+    choose(teacher, LEARNED, 4.5, "onnxruntime", "int8", console)
+    assert any("other processes took" in line and "larger network" in line for line in console.said) is warned
 
 
 def _offered(monkeypatch: pytest.MonkeyPatch, chosen: Size) -> list[Sequence[Size]]:

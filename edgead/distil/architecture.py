@@ -16,6 +16,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from edgead.benchmark.disturbance import judge, processor_times
 from edgead.bundle import MODEL, Bundle, Golden, write_bundle
 from edgead.console import Console
 from edgead.errors import ConfigError
@@ -97,7 +98,9 @@ def choose(
         EdgeadError: the engine cannot be opened here.
     """
     console.say(f"measuring {len(family)} networks on {engine}, {precision}, {ROUNDS} inferences each")
+    before = processor_times()
     times = measure_family(teacher, family, engine, "int8" if precision == AUTO else precision)
+    disturbed = judge((), before, processor_times()).unstable
     for size, timing in times.items():
         console.say(f"  {size.describe()}: {timing.undisturbed:.2f} ms undisturbed, median {timing.median:.2f} ms")
     fitting = [size for size, timing in times.items() if timing.undisturbed <= target_ms]
@@ -108,6 +111,8 @@ def choose(
             f"{fastest.undisturbed:.2f} ms.\nGive a larger --target, or a teacher with a smaller input."
         )
     console.say(f"Chosen for {target_ms:g} ms: {fitting[-1].describe()}")
+    if disturbed and fitting[-1] != family[-1]:
+        console.say(f"Warning: {disturbed}. A larger network may meet the target when nothing else runs here.")
     return fitting[-1]
 
 

@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from listener import Listener
 from sklearn.metrics import roc_auc_score
 
 import edgead
-from edgead.benchmark import Report, benchmark, comparison, to_table
+from edgead.benchmark import Report, benchmark, comparison, rows, to_table
 from edgead.benchmark.accuracy import measure_accuracy
 from edgead.benchmark.latency import measure_latency
 from edgead.benchmark.report import ImageCounts
@@ -118,6 +119,9 @@ def test_categories_are_matched_and_averaged(bundle: Bundle, parts: Path, tmp_pa
     assert [row.category for row in report.rows] == ["bolt", "nut"]
     [average] = report.averages
     assert average.metrics.image_auroc == pytest.approx(np.mean([row.metrics.image_auroc for row in report.rows]))
+    assert average.metrics.aupro == pytest.approx(np.mean([row.metrics.aupro for row in report.rows]))
+    without = replace(report.rows[0], metrics=replace(report.rows[0].metrics, aupro=None))
+    assert rows.average([without, report.rows[1]])[0].metrics.aupro is None, "of one category, it is no mean of two"
     both = [*bundles, Path(shutil.copytree(bundles[0], tmp_path / "twin.edgead"))]
     with pytest.raises(ConfigError, match=r"results\.json exists already and was kept"):
         benchmark(both, tmp_path / "data", **QUICK, out=tmp_path / "out", command=["other"])

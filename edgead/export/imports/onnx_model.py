@@ -216,12 +216,13 @@ def _check_anomalib(parsed: _ParsedModel, reference: OnnxReferenceModel, probes:
 
 
 def _own_limits(heads: Mapping[str, anomalib.AnomalibHead]) -> DecisionLimits | None:
-    """Return the limits that anomalib stored in the model, if any; they have no false-reject bound."""
+    """Return the limits that anomalib stored in the model, with no false-reject bound; None if the score has none."""
     score, anomaly_map = heads.get(anomalib.SCORE), heads.get(anomalib.MAP)
-    limits = [head.threshold for head in (score, anomaly_map) if head and head.threshold is not None]
-    if not limits:
+    decides = score or anomaly_map  # a score that is computed from the map has the map's units
+    if decides is None or decides.threshold is None:
         return None
-    return DecisionLimits(Threshold(limits[0], 0, 1.0, 1.0), limits[-1])
+    limit = anomaly_map.threshold if anomaly_map and anomaly_map.threshold is not None else decides.threshold
+    return DecisionLimits(Threshold(decides.threshold, 0, 1.0, 1.0), limit)
 
 
 def _with_adapter(model: onnx.ModelProto, spec: IoSpec, reference: OnnxReferenceModel) -> onnx.ModelProto:

@@ -135,6 +135,15 @@ def test_a_model_that_does_not_normalise_is_taken_as_it_is(tmp_path: Path) -> No
     assert "no normalisation was found" in bundle.manifest.origin.notes[0]
 
 
+def test_the_threshold_of_the_map_is_not_that_of_the_score(tmp_path: Path) -> None:
+    model = anomalib_model("plain")
+    [label] = [node for node in model.graph.node if node.output[0] == "pred_label"]
+    model.graph.node.remove(label)
+    model.graph.output.remove(model.graph.output[1])
+    with pytest.raises(ConfigError, match="The model holds no threshold"):
+        import_model(save(model, tmp_path / "m.onnx"), source="anomalib", out=tmp_path / "b.edgead")
+
+
 def test_a_model_that_crops_gives_maps_of_the_whole_frame(tmp_path: Path) -> None:
     model = anomalib_model(crop=4)
     bundle = import_model(save(model, tmp_path / "m.onnx"), source="anomalib", out=tmp_path / "b.edgead")

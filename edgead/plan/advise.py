@@ -90,7 +90,7 @@ def _largest(fits: Callable[[float], bool], refused: float) -> float | None:
         middle = (low + high) / 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     scale: int = 10 ** max(0, 1 - math.floor(math.log10(low)))
-    return math.floor(low * scale) / scale
+    return float(math.floor(low * scale) / scale)
 
 
 def _smallest(fits: Callable[[float], bool], largest: float) -> float | None:

@@ -69,7 +69,7 @@ def spread_map(
         anomaly_map: ``(h, w) float32`` of the canvas.
         geometry: that fitted the frame, with its pose.
         frame_size: (height, width) of the frame.
-        size: (height, width) of the returned map, which shows the whole frame.
+        size: (height, width) of the returned map, which shows the whole frame, perhaps stretched.
         outside: value where the frame was cropped away; None for the lowest one inside.
 
     Returns:
@@ -86,7 +86,7 @@ def spread_map(
     spread = np.full(size, beyond, np.float32)
     target = spread[window]
     target[:] = lib.resize(inner, target.shape[::-1], interpolation=lib.INTER_LINEAR)
-    return turn_back(spread, geometry, beyond)
+    return turn_back(spread, geometry, frame_size, beyond)
 
 
 def fit_mask(mask: Mask, size: tuple[int, int]) -> Mask:

@@ -131,11 +131,9 @@ def aupro(masks: Sequence[Mask], maps: Sequence[NDArray[np.float32]], fpr_limit:
     ranked = weight[order]
     overlap = np.concatenate([[0.0], np.cumsum(ranked)[ends] / regions])
     fpr = np.concatenate([[0.0], np.cumsum(ranked == 0)[ends] / normals])
-    inside = fpr < fpr_limit
-    at_limit = np.interp(fpr_limit, fpr, overlap)
-    x = np.append(fpr[inside], fpr_limit)
-    y = np.append(overlap[inside], at_limit)
-    return _area(x, y) / fpr_limit
+    beyond = int(np.searchsorted(fpr, fpr_limit))  # the first place at the limit: where the curve rises on it, its foot
+    at_limit = np.interp(fpr_limit, fpr[: beyond + 1], overlap[: beyond + 1])
+    return _area(np.append(fpr[:beyond], fpr_limit), np.append(overlap[:beyond], at_limit)) / fpr_limit
 
 
 def _order(scores: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

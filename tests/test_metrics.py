@@ -86,6 +86,12 @@ def test_aupro_equals_its_definition(levels: int) -> None:
         assert aupro(masks, maps, limit) == pytest.approx(aupro_by_definition(masks, maps, limit), abs=1e-9)
 
 
+def test_aupro_ends_at_the_foot_of_a_rise_on_the_limit() -> None:
+    mask = np.arange(14)[None] >= 10
+    anomaly_map = np.array([[9, 8, 7, 0, 0, 0, 0, 0, 0, 0, 8.5, 6, 5, 4]], np.float32)  # 3 of 10 normal pixels, then 3
+    assert aupro([mask], [anomaly_map]) == pytest.approx(aupro_by_definition([mask], [anomaly_map], 0.3), abs=1e-12)
+
+
 def test_aupro_of_a_perfect_map_is_one_and_needs_regions() -> None:
     mask = np.zeros((16, 16), np.bool_)
     mask[4:8, 4:8] = True

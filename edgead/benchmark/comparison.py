@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -32,7 +32,6 @@ from edgead.datasets.frames import fingerprint_of
 from edgead.datasets.repeats import check_labelled
 from edgead.errors import ConfigError, DataError, EdgeadError, first_line, require
 from edgead.files import new_folder, refuse_existing, refuse_unwritable, write_json, write_text
-from edgead.geometry.alignment import locate
 from edgead.images import COLOUR, Frame, PixelFormat, read_frame
 from edgead.machine import describe_machine, versions
 from edgead.reports.build import build_report
@@ -45,7 +44,7 @@ T = TypeVar("T")
 FOLDER = Path("runs", "benchmark")
 """Of reports without another one."""
 TIMED_FRAMES = 32
-"""Different images for timing; more would only need memory."""
+"""Different images for timing, of all categories together; more would only need memory."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,9 @@ def benchmark(
     with ExitStack() as stack:
         found = _open_all(bundles, engines, open_categories(data), pixel_size, stack, failures, console)
         frames = _frames_to_time(found, console)
-        latencies = measure_latency([each.inspector for each in found], frames, rounds, console, seconds)
+        latencies = measure_latency(
+            [each.inspector for each in found], [frames[each.category.name] for each in found], rounds, console, seconds
+        )
         timed: list[tuple[Candidate, Latency]] = []
         for candidate, latency in zip(found, latencies):
             if isinstance(latency, EdgeadError):
@@ -134,7 +135,8 @@ def benchmark(
         after = describe_state()
         rows = tell_apart([make_row(*each) for each in timed], [candidate.path for candidate, _ in timed])
         for index, (candidate, _) in enumerate(timed):
-            rows[index] = _extend(rows[index], candidate, frames, quick, throughput, mlperf, console)
+            own = frames[candidate.category.name]
+            rows[index] = _extend(rows[index], candidate, own, quick, throughput, mlperf, console)
     failures.raise_if_nothing(rows)
     rows = [*compare(rows, [candidate.accuracy for candidate, _ in timed])]
     for row in rows:
@@ -149,8 +151,8 @@ def benchmark(
             rounds=rounds,
             pixel_size=pixel_size,
             fpr_limit=FPR_LIMIT,
-            timed_frames=len(frames),
-            frame_sizes=_sizes(frames),
+            timed_frames=sum(map(len, frames.values())),
+            frame_sizes=_sizes(frames.values()),
             seconds=seconds,
             warm_up_rounds=WARM_UP_ROUNDS,
             before=before,
@@ -315,24 +317,31 @@ def _is_threshold_data(data: DataRecord, category: Category) -> bool:
         return False
 
 
-def _frames_to_time(found: Sequence[Candidate], console: Console) -> list[Frame]:
-    # Bundles without depth drop it from the frames; the depth range does not change the time.
-    inspectors = [each.inspector for each in found]
-    pixels: PixelFormat = next((inspector.pixels for inspector in inspectors if inspector.depth_range), COLOUR)
-    geometries = {inspector.geometry for inspector in inspectors}
-    paths = [sample.path for category in dict.fromkeys(each.category for each in found) for sample in category.test]
-    chosen = np.linspace(0, len(paths) - 1, min(TIMED_FRAMES, len(paths))).round().astype(int)
-    frames = []
-    for index in console.track("reading frames to time")(list(chosen)):
-        try:
-            frame = read_frame(paths[index], pixels)
-            for geometry in geometries:
-                locate(frame, geometry)
-        except DataError:  # already reported with the accuracy
-            continue
-        frames.append(frame)
+def _frames_to_time(found: Sequence[Candidate], console: Console) -> dict[str, list[Frame]]:
+    """Read the frames to time: by category, some of the images that all its bundles could read and find the part on.
+
+    Raises:
+        DataError: a category has no such image.
+    """
+    groups: dict[str, list[Candidate]] = {}
+    for each in found:
+        groups.setdefault(each.category.name, []).append(each)
+    most, chosen = -(-TIMED_FRAMES // len(groups)), []
+    for name, members in groups.items():
+        # Bundles without depth drop it from the frames; the depth range does not change the time.
+        inspectors = [each.inspector for each in members]
+        pixels: PixelFormat = next((each.pixels for each in inspectors if each.depth_range), COLOUR)
+        seen = [{sample.path for sample in each.accuracy.samples} for each in members]
+        paths = [sample.path for sample in members[0].accuracy.samples if all(sample.path in each for each in seen)]
+        if not paths:
+            raise DataError(f"No image of {name} can be inspected by all of its bundles. Measure them one by one.")
+        places = np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int)
+        chosen += [(name, paths[place], pixels) for place in places]
+    frames: dict[str, list[Frame]] = {name: [] for name in groups}
+    for name, path, pixels in console.track("reading frames to time")(chosen):
+        frames[name].append(read_frame(path, pixels))
     return frames
 
 
-def _sizes(frames: Sequence[Frame]) -> tuple[str, ...]:
-    return tuple(sorted({f"{frame.shape[1]}x{frame.shape[0]}" for frame in frames}))
+def _sizes(frames: Iterable[Sequence[Frame]]) -> tuple[str, ...]:
+    return tuple(sorted({f"{frame.shape[1]}x{frame.shape[0]}" for own in frames for frame in own}))

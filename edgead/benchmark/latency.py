@@ -1,8 +1,8 @@
 """Latency of bundles, interleaved in one run: percentiles of every stage, and of the bare engine.
 
-Each round runs every bundle on one frame: the whole `inspect` call, and the engine alone on the same frame, already
-resized. A disturbance of the machine affects all bundles. A pause between engines keeps one engine (spinning threads,
-full caches) from disturbing the next.
+Each round runs every bundle on one frame of its category: the whole `inspect` call, and the engine alone on the same
+frame, already resized. A disturbance of the machine affects all bundles. A pause between engines keeps one engine
+(spinning threads, full caches) from disturbing the next.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ Times = dict[str, list[float]]
 
 def measure_latency(
     inspectors: Sequence[Inspector],
-    frames: Sequence[Frame],
+    frames: Sequence[Sequence[Frame]],
     rounds: int,
     console: Console,
     seconds: float | None = None,
 ) -> list[Latency | EdgeadError]:
-    """Time every inspector on the same frames.
+    """Time every inspector on its own frames, in turn.
 
     Args:
         inspectors: are timed in turn.
-        frames: real frames at the camera's resolution; reused if there are more rounds.
+        frames: for each of them, real frames at the camera's resolution; reused if there are more rounds.
         rounds: most measurements per inspector.
         console: shows progress.
         seconds: after which no further round begins; the first one always counts.
@@ -65,11 +65,11 @@ def measure_latency(
             began, end = processor_times(), time.monotonic() + (seconds or math.inf)
         if round_number > 0 and time.monotonic() > end:
             break
-        frame = frames[round_number % len(frames)]
         for index, (inspector, times) in enumerate(zip(inspectors, samples)):
             if index in errors:
                 continue
             try:
+                frame = frames[index][round_number % len(frames[index])]
                 measured = _measure(inspector, frame, bool(round_number % 2), len(inspectors) > 1)
             except EdgeadError as error:
                 errors[index] = error

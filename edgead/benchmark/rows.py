@@ -131,6 +131,5 @@ def average(rows: Sequence[Row]) -> tuple[Average, ...]:
 
 
 def _means(rows: Iterable[Sequence[float | None]]) -> list[Any]:
-    """Average each column over the rows with a figure; None if no row has one."""
-    columns = [[value for value in column if value is not None] for column in zip(*rows)]
-    return [float(np.mean(column)) if column else None for column in columns]
+    """Average each column over the rows; None if a row lacks the figure: means of fewer could not be compared."""
+    return [None if None in column else float(np.mean(column)) for column in zip(*rows)]

@@ -110,7 +110,7 @@ class ModelSource:
     limits: DecisionLimits | None = None
 
     def is_source_of(self, bundle: Manifest, precision: PrecisionOptions, false_reject: float) -> bool:
-        """Tell whether a bundle was built from the same model and data with the same options."""
+        """Tell whether a bundle was built from the same model and data with the same options, and not changed since."""
         made_of = (
             self.method,
             schema.write(self.config),
@@ -129,6 +129,8 @@ class ModelSource:
             bundle.geometry,
             bundle.threshold.requested_bound,
         )
+        if bundle.changes:  # a version by `edgead review`
+            return False
         wanted = precision.precision if precision.lowers else self.precision
         return made_of == found and wanted in (bundle.precision, AUTO) and self._calibrates(bundle, precision)
 
@@ -175,7 +177,7 @@ def build_bundle(source: ModelSource, options: BuildOptions) -> Bundle:
         if precision.lowers:
             evaluation = _evaluation_set(source, precision, draft, console)
             draft = select_precision(draft, evaluation, precision, false_reject, console)
-            path = target(draft.manifest.precision)
+        path = target(draft.manifest.precision if precision.lowers else precision.precision)  # may be taken meanwhile
         with atomic_folder(path) as folder:
             named = dataclasses.replace(draft.manifest, name=path.name.removesuffix(".edgead"))
             manifest = finish_bundle(folder, dataclasses.replace(draft, manifest=named), console)

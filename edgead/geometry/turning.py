@@ -57,20 +57,23 @@ def align_mask(mask: NDArray[np.bool_], geometry: Geometry) -> NDArray[np.bool_]
     return warp(mask.astype(np.uint8), matrix, size, 0, nearest=True).astype(np.bool_)
 
 
-def turn_back(picture: NDArray[T], geometry: Geometry, fill: float, nearest: bool = False) -> NDArray[T]:
+def turn_back(
+    picture: NDArray[T], geometry: Geometry, frame_size: Size, fill: float, nearest: bool = False
+) -> NDArray[T]:
     """Turn a picture of a whole aligned frame back to how the frame itself lies.
 
     Args:
-        picture: ``(h, w)``, of any size.
+        picture: ``(h, w)``, of any size; it may be stretched.
         geometry: with the frame's pose; without one the picture is returned as it is.
+        frame_size: (height, width) of the frame: poses turn it, not the stretched picture.
         fill: value where the aligned frame shows nothing of the frame.
         nearest: take the nearest pixel's value.
     """
     if geometry.pose is None:
         return picture
     size = (picture.shape[0], picture.shape[1])
-    pixels = _pixels(size, size)
-    matrix = np.linalg.inv(pixels) @ np.linalg.inv(pose_matrix(geometry, size)) @ pixels
+    pixels = _pixels(frame_size, size)
+    matrix = np.linalg.inv(pixels) @ np.linalg.inv(pose_matrix(geometry, frame_size)) @ pixels
     return warp(picture, matrix, size, fill, nearest)
 
 
@@ -81,9 +84,9 @@ def turn_mask_back(mask: NDArray[np.bool_], geometry: Geometry) -> NDArray[np.bo
     """
     if geometry.pose is None or not mask.any():
         return mask
-    turned = turn_back(mask.astype(np.uint8), geometry, 0, nearest=True).astype(np.bool_)
+    height, width = mask.shape
+    turned = turn_back(mask.astype(np.uint8), geometry, (height, width), 0, nearest=True).astype(np.bool_)
     if not turned.any():
-        height, width = mask.shape
         rows, columns = np.nonzero(mask)
         points = pose_matrix(geometry, (height, width)) @ np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))])
         across, down = (np.clip(axis.astype(int), 0, side - 1) for axis, side in zip(points, (width, height)))

@@ -79,14 +79,18 @@ def advise(times: Times, load: Load, forecast: Forecast) -> Advice:
 
 
 def _largest(fits: Callable[[float], bool], refused: float) -> float | None:
-    """Return the largest value below a refused one that fits, to 1 % and rounded down; None if there is none."""
+    """Return the largest value below a refused one that fits, to 1 % of that one; None if there is none.
+
+    It is rounded down: to two digits below 10, else to a whole number.
+    """
     low, high = refused / 2**STEPS, refused
     if not fits(low):
         return None
     for _ in range(STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if fits(middle) else (low, middle)
-    return math.floor(low * 10) / 10 if low < 10 else float(math.floor(low))
+    scale: int = 10 ** max(0, 1 - math.floor(math.log10(low)))
+    return float(math.floor(low * scale) / scale)
 
 
 def _smallest(fits: Callable[[float], bool], largest: float) -> float | None:

@@ -249,9 +249,11 @@ def _average_seeds(points: Sequence[Point]) -> list[Point]:
 
 
 def _mean(members: Sequence[Point]) -> Point:
+    """Return the mean of points; it lacks each figure that one of them lacks."""
+
     def mean(name: str) -> float | None:
-        values = [value for each in members if (value := getattr(each, name)) is not None]
-        return statistics.fmean(values) if values else None
+        values = [getattr(each, name) for each in members]
+        return None if None in values else statistics.fmean(values)
 
     aurocs = [each.auroc for each in members if each.auroc is not None]
     return replace(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgead import schema
+from edgead.benchmark.figures import Stability
 from edgead.errors import DataError
 from edgead.files import write_json, write_text
 from edgead.machine import Machine, versions
@@ -19,6 +20,8 @@ from edgead.text import utc_now
 
 RESULTS, TABLE = "results.json", "table.txt"
 RESULTS_VERSION = 1
+UNSTABLE = "unstable"
+"""Shown instead of a latency from a machine that was not quiet, as in the table of a benchmark."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,12 @@ class BundleFigures:
     false_reject_rate: float
     detection_rate: float
     latency_ms: dict[str, float]
+    stability: Stability | None = left_out()
+
+    @property
+    def unstable(self) -> str:
+        """Why the latencies do not count; empty if they do."""
+        return self.stability.unstable if self.stability else ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,7 @@ class SeedAverage:
         seeds: of the rows with figures.
         failed: number of failed rows.
         image_auroc, pixel_auroc, aupro, p50_ms, size_bytes: None if no row has the figure.
+        unstable: why a latency in `p50_ms` does not count; empty if all do.
     """
 
     label: str
@@ -102,6 +112,7 @@ class SeedAverage:
     aupro: Spread | None
     p50_ms: Spread | None
     size_bytes: Spread | None
+    unstable: str = ""
 
 
 def collect(store: Store, cells: Sequence[Cell], crashed: dict[str, str]) -> list[SweepRow]:
@@ -196,6 +207,7 @@ def _average(name: tuple[str, str, str], rows: list[SweepRow]) -> SeedAverage:
         aupro=spread(lambda row, figures: figures.aupro),
         p50_ms=spread(lambda row, figures: figures.latency_ms["p50"]),
         size_bytes=spread(lambda row, figures: row.size_bytes),
+        unstable=next((figures.unstable for _, figures in measured if figures.unstable), ""),
     )
 
 
@@ -217,12 +229,12 @@ def write_results(store: Store, file: Path, rows: Sequence[SweepRow]) -> str:
 
 
 def format_table(rows: Sequence[SweepRow], averages: Sequence[SeedAverage]) -> str:
-    """Format the averages as a table in plain text, with the failures below it."""
+    """Format the averages as a table in plain text, with what was unstable and failures below it."""
     header = ["method", "category", "precision", "seeds", "image AUROC", "pixel AUROC", "AUPRO", "p50 ms", "MB"]
     cells = [header]
     for each in averages:
         shares = [_show(value, 100, 1) for value in (each.image_auroc, each.pixel_auroc, each.aupro)]
-        cost = [_show(each.p50_ms, 1, 1), _show(each.size_bytes, 1e-6, 1)]
+        cost = [UNSTABLE if each.unstable else _show(each.p50_ms, 1, 1), _show(each.size_bytes, 1e-6, 1)]
         seeds = f"{len(each.seeds)}" + (f" ({each.failed} failed)" if each.failed else "")
         cells.append([each.label, each.category, each.precision, seeds, *shares, *cost])
     widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
@@ -232,7 +244,12 @@ def format_table(rows: Sequence[SweepRow], averages: Sequence[SeedAverage]) -> s
         for row in rows
         if row.state is CellState.FAILED
     ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *failures])
+    unstable = [
+        f"{UNSTABLE}: {each.label}, {each.category}, {each.precision}: {each.unstable}."
+        for each in averages
+        if each.unstable
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *unstable, *failures])
 
 
 def _show(value: Spread | None, factor: float, digits: int) -> str:

@@ -7,17 +7,20 @@ import itertools
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from aligned_parts import aligning, part_frame
+from level_bundle import make_level_bundle
 from listener import Listener
 from sklearn.metrics import roc_auc_score
 
 import edgead
-from edgead.benchmark import Report, benchmark, comparison, to_table
+from edgead.benchmark import Report, benchmark, comparison, rows, to_table
 from edgead.benchmark.accuracy import measure_accuracy
 from edgead.benchmark.latency import measure_latency
 from edgead.benchmark.report import ImageCounts
@@ -26,7 +29,7 @@ from edgead.console import Console
 from edgead.datasets import open_category
 from edgead.datasets.frames import fingerprint_of
 from edgead.errors import ConfigError, DataError
-from edgead.images import read_frame
+from edgead.images import encode_png, read_frame
 from edgead.runtime.inspector import Inspector
 
 QUICK: dict[str, Any] = {"rounds": 1, "pixel_size": 64, "engine": "onnxruntime", "quick": True}
@@ -116,6 +119,9 @@ def test_categories_are_matched_and_averaged(bundle: Bundle, parts: Path, tmp_pa
     assert [row.category for row in report.rows] == ["bolt", "nut"]
     [average] = report.averages
     assert average.metrics.image_auroc == pytest.approx(np.mean([row.metrics.image_auroc for row in report.rows]))
+    assert average.metrics.aupro == pytest.approx(np.mean([row.metrics.aupro for row in report.rows]))
+    without = replace(report.rows[0], metrics=replace(report.rows[0].metrics, aupro=None))
+    assert rows.average([without, report.rows[1]])[0].metrics.aupro is None, "of one category, it is no mean of two"
     both = [*bundles, Path(shutil.copytree(bundles[0], tmp_path / "twin.edgead"))]
     with pytest.raises(ConfigError, match=r"results\.json exists already and was kept"):
         benchmark(both, tmp_path / "data", **QUICK, out=tmp_path / "out", command=["other"])
@@ -125,6 +131,24 @@ def test_categories_are_matched_and_averaged(bundle: Bundle, parts: Path, tmp_pa
     assert [row.bundle for row in report.rows] == [str(tmp_path / "bolt"), "nut", str(tmp_path / "twin")]
     with pytest.raises(DataError, match=r"was trained on 'washer'\. Categories of the data set: bolt, nut"):
         benchmark([bundle.path], tmp_path / "data", **QUICK, out=tmp_path / "other")
+
+
+def test_aligned_bundles_of_two_categories_are_timed_on_their_own_parts(tmp_path: Path) -> None:
+    bundles = []
+    for name, turned in (("bolt", 0), ("nut", 1)):
+        draw = [np.rot90(part_frame(noise, noise > 2), turned) for noise in range(5)]
+        bundles.append(make_level_bundle(tmp_path / f"{name}.edgead", geometry=aligning(draw[0])).path)
+        manifest = json.loads((bundles[-1] / "manifest.json").read_text())
+        manifest["category"] = name
+        manifest["digest"] = manifest_digest(manifest)
+        (bundles[-1] / "manifest.json").write_text(json.dumps(manifest))
+        for number, frame in enumerate(draw[1:]):
+            path = tmp_path / "data" / name / "test" / ("good" if number < 2 else "bad") / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode_png(np.ascontiguousarray(frame)))
+    report = benchmark(bundles, tmp_path / "data", quick=True, rounds=2, out=tmp_path / "out")
+    assert [(row.category, row.latency.rounds) for row in report.rows] == [("bolt", 2), ("nut", 2)]
+    assert report.conditions.timed_frames == 8
 
 
 def test_a_broken_promise_is_in_every_file_and_said_once(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
@@ -258,5 +282,5 @@ def test_latencies_are_interleaved(bundle: Bundle, parts: Path) -> None:
         honest = inspector.inspect
         inspector.inspect = lambda frame, name=name, honest=honest: calls.append(name) or honest(frame)  # type: ignore
     frames = [read_frame(parts / "test" / "good" / "000.png")]
-    measure_latency(inspectors, frames, 4, Console())
+    measure_latency(inspectors, [frames] * len(inspectors), 4, Console())
     assert calls == ["a", "b"] * 7  # three rounds of warm-up, four that count

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,13 +20,14 @@ from torch import nn
 from edgead.bundle import Bundle, Golden, read_bundle
 from edgead.decision import conformal_threshold
 from edgead.errors import CheckpointError, ConfigError, DataError, EdgeadError, GateError
-from edgead.export import PrecisionOptions, export
+from edgead.export import PrecisionOptions, builder, export
 from edgead.export.inference import run_reference
 from edgead.export.options import Budget
 from edgead.export.parity import check_parity
 from edgead.export.runs import find_run, find_runs_of_all
 from edgead.files import sha256, write_json
 from edgead.images import fit_frame, read_frame
+from edgead.review.version import write_version
 from edgead.runtime.inspector import load
 from edgead.train import checkpoint, run_config, train
 from edgead.train.methods.draem.method import Draem
@@ -295,6 +297,30 @@ def test_another_bundle_is_kept(trained: Path, tmp_path: Path, monkeypatch: pyte
         export(trained, out=half.path)
     assert read_bundle(half.path).manifest.to_dict() == half.manifest.to_dict()
     assert export(trained, out=half.path, force=True).manifest.precision == "fp32"
+
+
+def test_a_version_by_review_is_not_exported_over(bundle: Bundle, trained: Path, tmp_path: Path) -> None:
+    """A new export of the same run took its place without --force, with the threshold that people had replaced."""
+    version = write_version(bundle, tmp_path / "b.edgead", 150.0, marks=tmp_path, marked={})
+    with pytest.raises(DataError, match="holds another bundle"):
+        export(trained, out=tmp_path / "b.edgead")
+    assert read_bundle(tmp_path / "b.edgead").manifest.digest == version.digest
+
+
+def test_a_bundle_that_came_during_the_export_is_kept(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, draft = tmp_path / "b.edgead", builder._draft
+
+    def draft_beside(*given: Any) -> Any:
+        monkeypatch.setattr(builder, "_draft", draft)
+        export(trained, out=out, false_reject=0.3)
+        return draft(*given)
+
+    monkeypatch.setattr(builder, "_draft", draft_beside)
+    with pytest.raises(DataError, match="holds another bundle"):
+        export(trained, out=out)
+    assert read_bundle(out).manifest.threshold.requested_bound == 0.3
 
 
 def test_the_graph_is_ordinary_onnx(bundle: Bundle) -> None:

@@ -80,6 +80,8 @@ def test_a_defect_comes_back_to_where_it_is_on_the_frame(base: Geometry) -> None
     spread = spread_map(values, geometry, SIZE, SIZE, outside=0.0)
     assert (spread[wanted].mean(), spread[~wanted].mean()) > (180, 0)
     assert (spread > 180)[wanted].mean() > 0.7
+    stretched = spread_map(values, geometry, SIZE, (256, 256), outside=0.0)  # as for pixel metrics
+    assert np.abs(stretched - cv2.resize(spread, (256, 256))).mean() < 1
     small = mark_in_frame(values, 180, None, (SIZE[0] // 2, SIZE[1] // 2), geometry)
     assert abs(boxes_of(small)[0]["x"] * 2 - true["x"]) <= 4
 

@@ -157,6 +157,11 @@ def test_what_would_have_to_change() -> None:
     assert found.speed_up is not None
     impossible = Load(1, 5, 1.0)  # shorter than the fit
     assert advise(times, impossible, simulate(times, impossible)).speed_up is None
+    slow, many = constant(300.0), Load(64, 1.0, 2000.0)
+    fps = advise(slow, many, simulate(slow, many)).fps
+    assert fps is not None
+    assert 0.02 < fps < 1 / (64 * 0.3), "not rounded down to 0 frames per second"
+    assert meets(simulate(slow, dataclasses.replace(many, fps=fps)), many)
 
 
 def test_advice_in_words() -> None:

@@ -55,6 +55,12 @@ def test_a_time_of_a_busy_machine_does_not_make_the_front(tmp_path: Path) -> Non
     assert (picture.count('class="mark measured counts'), picture.count('class="mark measured unstable')) == (1, 1)
 
 
+def test_a_mean_over_categories_has_no_figure_that_one_of_them_lacks(tmp_path: Path) -> None:
+    rows = [row("a", 10, 0.9, category=name, **found) for name, found in (("nut", {"aupro": 0.8}), ("bolt", {}))]
+    [mean] = [point for point in compare([write(tmp_path / "a.json", *rows)]).points if point.category == ALL][:1]
+    assert (mean.auroc, mean.p50, mean.aupro) == (0.9, 10, None)
+
+
 def test_points_of_benchmarks_sweeps_and_peers(tmp_path: Path) -> None:
     measured = write(tmp_path / "a.json", row("a", 10, 0.9, image_auroc_interval=[0.85, 0.94]))
     peer = write(

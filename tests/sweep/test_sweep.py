@@ -18,9 +18,11 @@ from tiny import TINY
 from waiting import wait_until
 
 from edgead import schema
+from edgead.benchmark.figures import Stability
 from edgead.console import Console
 from edgead.errors import ConfigError, EdgeadError, GateError
 from edgead.files import write_json
+from edgead.reports.points import read_points
 from edgead.sweep import fingerprint, stages, worker
 from edgead.sweep.cell import Cell, make_cells
 from edgead.sweep.file import Entry, read_sweep_file
@@ -460,6 +462,18 @@ def test_the_table_has_what_failed_below() -> None:
     assert lines[2].split()[:4] == ["tiny", "nut", "fp32", "2"]
     assert "85.0 ± 7.1" in lines[2]
     assert lines[-1] == "Failed: tiny, nut, seed 2, fp32: out of memory"
+
+
+def test_a_latency_of_a_busy_machine_is_none(tmp_path: Path) -> None:
+    """Cells that run at once disturb each other: their benchmarks said unstable, and the sweep showed the times."""
+    quiet, stability = row(1, 0.9), Stability(0.3, None, None, "the median changed by +30 %")
+    assert quiet.figures
+    busy = dataclasses.replace(quiet, figures=dataclasses.replace(quiet.figures, stability=stability))
+    table = write_results(Store(tmp_path), Path("a.toml"), [row(0, 0.8), busy])
+    assert "unstable" in table.splitlines()[2]
+    assert table.splitlines()[-1] == "unstable: tiny, nut, fp32: the median changed by +30 %."
+    [point] = read_points([tmp_path])
+    assert (point.unstable, point.seeds, point.counts) == ("the median changed by +30 %", 2, False)
 
 
 def test_results_are_json_that_reads_back(tmp_path: Path) -> None:

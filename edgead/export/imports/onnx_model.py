@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -126,20 +127,21 @@ def _parse(
     else:
         score = heads[anomalib.SCORE].raw if anomalib.SCORE in heads else None
         anomaly_map = heads[anomalib.MAP].raw if anomalib.MAP in heads else "none"
-    bytes_in = value.type.tensor_type.elem_type == TensorProto.UINT8
+    kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
     spec = IoSpec(
         input=value.name,
         size=(0, 0),
         channels=channels,
         channels_last=channels_last,
         rgb=True if options.rgb is None else options.rgb,
-        scale=options.scale or (1.0 if bytes_in else 255.0),
+        scale=options.scale or (1.0 if kind.kind in "iu" else 255.0),
         mean=options.mean or (0.0,) * channels,
         std=options.std or (1.0,) * channels,
         score=score,
         map=anomaly_map,
         pool=options.share,
     )
+    _check_levels(spec, kind)
     spec = dataclasses.replace(spec, size=_find_size(model, value, spec, options.size))
     return _ParsedModel(model, observe(model, spec), dict(heads or {}), ())
 
@@ -152,6 +154,21 @@ def _check_channels(channels: int, options: OnnxOptions) -> None:
         values = getattr(options, name)
         if values is not None and len(values) != channels:
             raise ConfigError(f"--{name} takes one number per channel (here {channels}), not {values}.")
+
+
+def _check_levels(spec: IoSpec, kind: np.dtype[Any]) -> None:
+    """Refuse an input of whole numbers that cannot hold every level of a pixel as it is scaled."""
+    if kind.kind not in "iu":
+        return
+    levels: NDArray[Any] = np.arange(256, dtype=np.float32)[:, None] / np.float32(spec.scale)
+    levels = (levels - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)
+    holds = np.iinfo(kind)
+    if (levels != np.rint(levels)).any() or levels.min() < holds.min or levels.max() > holds.max:
+        raise ConfigError(
+            f"The input '{spec.input}' takes whole numbers from {holds.min} to {holds.max} ({kind}). "
+            f"Pixels would become {levels.min():g} to {levels.max():g}, in steps of {levels[1, 0] - levels[0, 0]:g}.\n"
+            "Change --scale, --mean and --std so that they fit; int8 mostly needs  --mean 128,128,128"
+        )
 
 
 def _find_size(
@@ -199,12 +216,13 @@ def _check_anomalib(parsed: _ParsedModel, reference: OnnxReferenceModel, probes:
 
 
 def _own_limits(heads: Mapping[str, anomalib.AnomalibHead]) -> DecisionLimits | None:
-    """Return the limits that anomalib stored in the model, if any; they have no false-reject bound."""
+    """Return the limits that anomalib stored in the model, with no false-reject bound; None if the score has none."""
     score, anomaly_map = heads.get(anomalib.SCORE), heads.get(anomalib.MAP)
-    limits = [head.threshold for head in (score, anomaly_map) if head and head.threshold is not None]
-    if not limits:
+    decides = score or anomaly_map  # a score that is computed from the map has the map's units
+    if decides is None or decides.threshold is None:
         return None
-    return DecisionLimits(Threshold(limits[0], 0, 1.0, 1.0), limits[-1])
+    limit = anomaly_map.threshold if anomaly_map and anomaly_map.threshold is not None else decides.threshold
+    return DecisionLimits(Threshold(decides.threshold, 0, 1.0, 1.0), limit)
 
 
 def _with_adapter(model: onnx.ModelProto, spec: IoSpec, reference: OnnxReferenceModel) -> onnx.ModelProto:

@@ -135,6 +135,15 @@ def test_a_model_that_does_not_normalise_is_taken_as_it_is(tmp_path: Path) -> No
     assert "no normalisation was found" in bundle.manifest.origin.notes[0]
 
 
+def test_the_threshold_of_the_map_is_not_that_of_the_score(tmp_path: Path) -> None:
+    model = anomalib_model("plain")
+    [label] = [node for node in model.graph.node if node.output[0] == "pred_label"]
+    model.graph.node.remove(label)
+    model.graph.output.remove(model.graph.output[1])
+    with pytest.raises(ConfigError, match="The model holds no threshold"):
+        import_model(save(model, tmp_path / "m.onnx"), source="anomalib", out=tmp_path / "b.edgead")
+
+
 def test_a_model_that_crops_gives_maps_of_the_whole_frame(tmp_path: Path) -> None:
     model = anomalib_model(crop=4)
     bundle = import_model(save(model, tmp_path / "m.onnx"), source="anomalib", out=tmp_path / "b.edgead")
@@ -180,12 +189,25 @@ def test_a_half_precision_model_is_converted_at_the_door(parts: Path, tmp_path: 
     assert np.allclose(scores, run_bundle(whole, noise((24, 32)))[0], rtol=2e-3)
 
 
-def test_a_model_that_takes_bytes_gets_bytes(parts: Path, tmp_path: Path) -> None:
-    model = bytes_model()
-    path = save(model, tmp_path / "m.onnx")
-    bundle = import_model(path, threshold_data=parts, rgb=False, out=tmp_path / "b.edgead")
+@pytest.mark.parametrize(("kind", "mean"), [("uint8", 0), ("uint16", 0), ("int64", 0), ("int8", 128)])
+def test_a_model_that_takes_whole_numbers_gets_whole_pixels(kind: str, mean: int, parts: Path, tmp_path: Path) -> None:
+    path = save(bytes_model(kind), tmp_path / "m.onnx")
+    own = (float(mean),) * 3 if mean else None
+    bundle = import_model(path, threshold_data=parts, rgb=False, mean=own, out=tmp_path / "b.edgead")
     frames = noise((24, 32))
-    assert np.array_equal(run_bundle(bundle, frames)[1], frames.max(axis=3).astype(np.float32))
+    assert np.array_equal(run_bundle(bundle, frames)[1], frames.max(axis=3).astype(np.float32) - mean)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("int64", {"scale": 255}), ("uint8", {"scale": 255}), ("int8", {}), ("int32", {"std": (1, 2, 1)})],
+)
+def test_pixels_that_whole_numbers_cannot_hold_are_refused(
+    kind: str, options: dict[str, Any], parts: Path, tmp_path: Path
+) -> None:
+    path = save(bytes_model(kind), tmp_path / "m.onnx")
+    with pytest.raises(ConfigError, match=rf"whole numbers from -?\d+ to \d+ \({kind}\). Pixels would become"):
+        import_model(path, threshold_data=parts, **options, out=tmp_path / "b.edgead")
 
 
 @pytest.mark.parametrize("kind", ["double", "int64", "int32", "uint8", "float16", "bool"])

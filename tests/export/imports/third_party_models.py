@@ -141,14 +141,14 @@ def stubborn_model() -> onnx.ModelProto:
     return build(text, {"sides": np.array([1, 3, 24, 32]), "channel": np.array([1])})
 
 
-def bytes_model() -> onnx.ModelProto:
-    """A model that takes bytes, and whose map is the brightest channel."""
-    text = """
+def bytes_model(kind: str = "uint8") -> onnx.ModelProto:
+    """A model that takes bytes, or other whole numbers, and whose map is the brightest channel."""
+    text = f"""
     <ir_version: 8, opset_import: ["" : 17]>
-    main (uint8[N, 24, 32, 3] image) => (float[N, 24, 32] heat) {
+    main ({kind}[N, 24, 32, 3] image) => (float[N, 24, 32] heat) {{
         values = Cast <to = 1> (image)
         heat = ReduceMax <axes = [3], keepdims = 0> (values)
-    }"""
+    }}"""
     return build(text, {})
 
 

@@ -6,7 +6,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgead.errors import DataError
@@ -20,9 +20,10 @@ COARSE, CLEAR_AFTER = 1_000_000_000, 3.0
 
 @dataclass
 class _Delivered:
-    """A file as it was delivered: checksum, what the system changes with every write, and when."""
+    """A file as it was delivered: checksum, time, what the system changes with every write, and when."""
 
     checksum: int
+    modified: int
     facts: tuple[int, int]
     at: float
 
@@ -41,12 +42,29 @@ class LatestFiles:
         """Remember a file that is delivered now."""
         self._files.pop(path, None)
         try:
-            facts = _facts(path)[1]
-            self._files[path] = _Delivered(_checksum(path), facts, time.monotonic())
+            modified, facts = _facts(path)
+            self._remember(path, _Delivered(_checksum(path), modified, facts, time.monotonic()))
         except (OSError, DataError):  # what is delivered is an error
             return
+
+    def _remember(self, path: str, delivered: _Delivered) -> None:
+        self._files.pop(path, None)
+        self._files[path] = delivered
         if len(self._files) > LATEST:
             del self._files[next(iter(self._files))]
+
+    def has_other_name(self, path: str) -> bool:
+        """Return whether a file was delivered under another name, and remember it: it was renamed since, or linked."""
+        try:
+            modified, facts = _facts(path)
+            others = (each for name, each in self._files.items() if name != path and each.facts[1] == facts[1])
+            found = next((each for each in others if each.modified == modified), None)
+            if found is None or found.checksum != _checksum(path):
+                return False
+        except (OSError, DataError):  # deleted or written at this moment
+            return False
+        self._remember(path, replace(found, facts=facts))
+        return True
 
     def holds_same(self, path: str) -> bool:
         """Return whether only the time of a delivered file was set since.

@@ -71,8 +71,8 @@ class WatchedFolder(FrameSource):
 
     An image is complete when its size and time are unchanged between two checks. Delivered images are remembered by
     path, time and size, so neither a failed listing nor a temporarily missing folder delivers them again; the latest
-    ones also by their content, see `edgead.runtime.sources.rewritten`, so that a new time alone does not. A picture
-    counts as made when its file came; one that is there at the beginning, when it is read.
+    ones also by their content, see `edgead.runtime.sources.rewritten`, so that a new time or name alone does not. A
+    picture counts as made when its file came; one that is there at the beginning, when it is read.
 
     Args:
         folder: the folder.
@@ -172,6 +172,8 @@ class WatchedFolder(FrameSource):
             yield _made_at(came.get(path), cannot_read(Path(path), REPLACED, self.name, frame_id))
             frame_id += 1
         for path in settled:
+            if self._latest.has_other_name(path):
+                continue
             if _stamp_or_none(path) not in (stamps[path], None):  # while it waited for its turn: it comes again
                 captured = cannot_read(Path(path), REPLACED, self.name, frame_id)
             else:

@@ -62,6 +62,7 @@ class PyAvCapture:
         options: FFmpeg's.
         before_key: see `Decoder`.
         timeouts: seconds to open, and to read; None for a file.
+        kind: FFmpeg's name of the format; None to recognise it.
 
     Attributes:
         error: why the last `read` failed; empty at the end. In a file, the next `read` may continue after the error.
@@ -74,6 +75,7 @@ class PyAvCapture:
         options: Mapping[str, str] | None = None,
         before_key: str = "",
         timeouts: tuple[float, float] | None = None,
+        kind: str | None = None,
     ) -> None:
         av = require_pyav()
         self._errors = (av.FFmpegError, OSError)
@@ -83,7 +85,7 @@ class PyAvCapture:
         self._container: Any = None
         try:
             with _heard() as messages:
-                self._container = av.open(name, options=dict(options or {}), timeout=timeouts)
+                self._container = av.open(name, format=kind, options=dict(options or {}), timeout=timeouts)
         except (*self._errors, ValueError):
             return
         self._video = next(iter(self._container.streams.video), None)

@@ -72,6 +72,36 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     return turn(image, header.orientation)
 
 
+class EndFinder:
+    """Finds the end of a JPEG whose bytes are still arriving."""
+
+    def __init__(self) -> None:
+        self._at, self._in_code = 2, False
+
+    def find(self, data: bytearray) -> int:
+        """Return the length of the picture that the data begin with; 0 as long as its end marker is not there.
+
+        Args:
+            data: what has arrived; in each call at least as much as in the one before.
+        """
+        while self._at + 2 <= len(data) and data.startswith(b"\xff\xd8"):
+            if self._in_code:
+                found = _MARKER_AFTER_CODE.search(data, self._at)
+                self._at = found.start() if found else len(data) - 1
+                self._in_code = found is None
+                if not found:
+                    return 0
+            self._at = _last_fill_byte(data, self._at)
+            head = data[self._at : self._at + 4]
+            if head[:2] == bytes((0xFF, _EOI)):
+                return self._at + 2
+            end = self._at + 2 + int.from_bytes(head[2:], "big")
+            if len(head) < 4 or head[0] != 0xFF or end > len(data):
+                return 0
+            self._at, self._in_code = end, head[1] == _SOS
+        return 0
+
+
 def _explain(warning: str) -> str:
     """Return libjpeg-turbo's words, with what they mean where that is known."""
     known = {"premature end": "the file is cut short or has a hole", "extraneous bytes": "it holds foreign bytes"}
@@ -139,7 +169,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             at = found.start() if found else len(data)
 
 
-def _last_fill_byte(data: bytes, at: int) -> int:
+def _last_fill_byte(data: bytes | bytearray, at: int) -> int:
     found = _FILL.match(data, at)
     return found.end() - 1 if found else at
 

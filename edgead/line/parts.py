@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -243,20 +243,25 @@ class Parts:
         return self.ledger.to_prometheus(ready)
 
     def _open_part(self, part_id: str, at: float) -> Part:
-        """Open a part. Triggers of several threads may come in another order than they fired; parts have one order."""
+        """Open a part. Triggers of several threads may come in another order than they fired; parts have one order.
+
+        Pictures of several cameras have their own order: a camera may be quicker than another by more than a part.
+        """
         assert self._stream is not None
         inspector = self._products.at(at) if self._products else self._stream.inspector
-        last = self._latest[-1] if self._latest else None
-        at = max(at, last.at) if last else at
+        if self._latest and self._by_frame is None:
+            at = max(at, self._latest[-1].at)
         part = Part(part_id or new_id(), at, self._cameras, self.rules, inspector)
         self.ledger.trigger()
         if part_id:
             self._remember(part)
-        self._open.append(part)
+        close = [each for each in self._latest if abs(at - each.at) * 1e3 < self.rules.min_distance]
+        later = sum(1 for _ in itertools.takewhile(lambda each: each.at > at, reversed(self._open)))
+        self._open.insert(len(self._open) - later, part)
         self._latest.append(part)
-        if last and self.rules.min_distance and (at - last.at) * 1e3 < self.rules.min_distance:
+        if close:
             reason = f"two triggers within {self.rules.min_distance:g} ms: the parts cannot be told apart"
-            for each in (last, part):
+            for each in (*close, part):
                 self._give_up(each, "too_close", reason)
             self._settle()
         self._changed.notify_all()  # its time runs
@@ -272,21 +277,24 @@ class Parts:
             return self._joined(source, made, self._by_frame.tolerance)
         in_front = (part for part in reversed(self._open) if self._is_after(part.at, source, made))
         found = next(in_front, None)
-        past = list(itertools.takewhile(lambda part: not part.owes_nothing(source), in_front))  # newest first
-        for part in reversed(past):
-            part.end_frames(source)
-            self._conclude(part)
+        self._pass_by(source, in_front)
         if found is None or not found.lacks(source):
             return None
         is_past = self.rules.window and made > found.at + self._delay(source) + self.rules.window / 1e3
         return None if is_past else found
 
+    def _pass_by(self, source: str, earlier: Iterator[Part]) -> None:
+        """Note that a later part is in front of a camera than these, newest first."""
+        past = list(itertools.takewhile(lambda part: not part.owes_nothing(source), earlier))
+        for part in reversed(past):
+            part.end_frames(source)
+            self._conclude(part)
+
     def _joined(self, source: str, made: float, tolerance: float) -> Part | None:
         """Return the part that a frame was made together with, or a new part; None where that part is answered."""
         together = [part for part in self._latest if not part.owes_nothing(source) and abs(made - part.at) <= tolerance]
-        if not together:
-            return self._open_part("", made)
-        part = min(together, key=lambda each: abs(made - each.at))
+        part = min(together, key=lambda each: abs(made - each.at)) if together else self._open_part("", made)
+        self._pass_by(source, (each for each in reversed(self._open) if each.at < part.at))
         if part.lacks(source):
             return part
         part.leave_out(source)

@@ -131,7 +131,7 @@ class Stream:
         self._patience = min(TICK, self.policy.silence / 2, self.policy.keep_warm / 2 or TICK)
         self._turned_at = time.monotonic()
         self._running: ExitStack | None = None
-        self._iterated, self._process = False, os.getpid()
+        self._iterated, self._ended, self._process = False, False, os.getpid()
 
     @property
     def inspector(self) -> FrameInspector:
@@ -157,6 +157,7 @@ class Stream:
     def __exit__(self, *exception: object) -> None:
         assert self._running
         atexit.unregister(self.__exit__)
+        self._ended = True
         if os.getpid() != self._process or sys.is_finalizing():  # no threads are left
             return
         self._queue.cut()
@@ -196,9 +197,10 @@ class Stream:
     def idle(self) -> float:
         """Return the seconds since the thread that decides began its last turn: more than a second means that it hangs.
 
-        A turn is a batch with all that the caller does with its results, or at most `TICK` without a frame.
+        A turn is a batch with all that the caller does with its results, or at most `TICK` without a frame. Once the
+        stream has ended, nothing hangs: it is 0, and results that still wait for a sink hold.
         """
-        return time.monotonic() - self._turned_at
+        return 0.0 if self._ended else time.monotonic() - self._turned_at
 
     def swap(self, inspector: FrameInspector, retire: Callable[[FrameInspector], None] | None = None) -> None:
         """Let another inspector decide from the next frame on. No frame is lost or delayed. Thread-safe.

@@ -407,6 +407,42 @@ def test_each_picture_of_a_camera_that_the_line_fires_is_a_part(inspector: Inspe
     assert len({one.part_id for one in bench.results}) == 5
 
 
+def test_parts_leave_in_the_order_of_their_pictures_though_one_camera_is_quicker(inspector: Inspector) -> None:
+    """The part before left after this one: a PLC that counts parts took one PASS for the other's FAIL."""
+    quick, slow = Hand("quick"), Hand("slow")
+    with running(inspector, Parts(PartRules(within=2000), ["camera:"]), [quick, slow]) as bench:
+        began = quick.show(GOOD)
+        time.sleep(0.3)
+        quick.show(GOOD, began + 0.2)  # it has lost the picture of the part between
+        time.sleep(0.05)
+        for made, level in ((began, GOOD), (began + 0.1, BAD), (began + 0.2, GOOD)):
+            slow.show(level, made)
+        answers = bench.wait(3)
+    assert [(one.verdict, one.frame_id) for one in answers] == [
+        (Verdict.PASS, 0),
+        (Verdict.FAIL, 1),
+        (Verdict.PASS, 2),
+    ]
+
+
+def test_a_camera_that_lost_a_part_holds_up_no_later_one(inspector: Inspector) -> None:
+    """All later results waited for a picture that could not come any more, until the time of the part was over."""
+    cameras = [Hand("left"), Hand("right")]
+    with running(inspector, Parts(PartRules(within=5000), ["camera:"]), cameras) as bench:
+        for number in range(3):
+            made = cameras[0].show(GOOD)
+            if number != 1:
+                cameras[1].show(GOOD, made)
+            time.sleep(0.1)
+        answers = bench.wait(3, 2.0)
+    assert [(one.verdict, one.cause) for one in answers] == [
+        (Verdict.PASS, ""),
+        (Verdict.UNKNOWN, "no_frame"),
+        (Verdict.PASS, ""),
+    ]
+    assert "the next part was in front of the camera right" in answers[1].reason
+
+
 def test_a_picture_that_comes_after_the_answer_or_the_next_part_opens_none(inspector: Inspector) -> None:
     front, side = Hand("front"), Hand("side")
     with running(inspector, Parts(PartRules(within=4000), ["camera:?tolerance=20"]), [front, side]) as bench:

@@ -1,6 +1,7 @@
 """A real RTSP server for the tests, run with the system's Python, which has GStreamer's bindings.
 
-Usage: rtsp_server.py PORT [USER PASSWORD]; prints "ready" when it listens. RTSP_SIZE sets the size: 160x120.
+Usage: rtsp_server.py PORT [USER PASSWORD]; prints "ready" when it listens. RTSP_SIZE sets the size: 160x120,
+RTSP_RATE the pictures per second: 25.
 """
 
 import os
@@ -13,8 +14,9 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
 WIDTH, HEIGHT = os.environ.get("RTSP_SIZE", "160x120").split("x")
+RATE = os.environ.get("RTSP_RATE", "25")
 PIPELINE = (
-    f"( videotestsrc is-live=true pattern=ball ! video/x-raw,width={WIDTH},height={HEIGHT},framerate=25/1 ! "
+    f"( videotestsrc is-live=true pattern=ball ! video/x-raw,width={WIDTH},height={HEIGHT},framerate={RATE}/1 ! "
     "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=12 ! rtph264pay name=pay0 pt=96 config-interval=1 )"
 )
 

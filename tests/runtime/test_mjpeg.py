@@ -114,6 +114,42 @@ def test_a_length_that_is_too_large_swallows_no_picture() -> None:
     assert [equal(captured, data) for captured, data in zip(given, JPEGS)] == [True] * 5
 
 
+@pytest.mark.parametrize("cut", [0, 20])
+@pytest.mark.parametrize("too_large", [*range(1, 16), 700])
+def test_a_length_that_ends_in_or_behind_the_boundary_swallows_no_picture(too_large: int, cut: int) -> None:
+    """It ended in the middle of the next boundary, which was not found then: every second picture was lost."""
+    data = [one[: len(one) - cut] for one in JPEGS]
+    with HttpCamera(sending(*(part(one, length=len(one) + too_large) for one in data[:4]), part(JPEGS[4]))) as camera:
+        given = take(camera.address, 5)
+    assert [captured.cause for captured in given] == ["unreadable" if cut else ""] * 4 + [""]
+    assert equal(given[4], JPEGS[4])
+    assert cut or [equal(captured, one) for captured, one in zip(given, JPEGS)] == [True] * 5
+
+
+@pytest.mark.parametrize("length", [None, len(JPEGS[0]) + 700], ids=["without a length", "a length that is too large"])
+def test_a_picture_is_there_when_it_has_come_not_when_the_next_one_begins(length: int | None) -> None:
+    """Each counted as taken when the next one came: a part got the picture, and the verdict, of the one before."""
+    thumbnail = b"\xff\xe1" + (len(JPEGS[1]) + 2).to_bytes(2, "big") + JPEGS[1]  # with an end marker of its own
+    picture = JPEGS[0][:2] + thumbnail + JPEGS[0][2:]
+    sent: list[float] = []
+
+    def send_slowly(send: Callable[[bytes], None]) -> None:
+        for half in (len(thumbnail) + 2, len(thumbnail) - 5, len(picture) - 1):
+            whole = part(picture, length=length and length + len(thumbnail))
+            start = len(whole) - len(picture) - 2
+            send(whole[: start + half])  # a piece that ends there
+            time.sleep(0.02)
+            sent.append(time.monotonic())
+            send(whole[start + half :])
+            time.sleep(0.3)
+
+    with HttpCamera(send_slowly) as camera:
+        given = take(camera.address, 3)
+    assert [captured.error for captured in given] == [""] * 3
+    assert [equal(captured, JPEGS[0]) for captured in given] == [True] * 3
+    assert all(-0.1 < captured.made - at < 0.15 for captured, at in zip(given, sent))
+
+
 def test_a_damaged_picture_through_ffmpeg() -> None:
     pytest.importorskip("av")
     parts = [part(JPEGS[0])] * 3 + [part(JPEGS[1][:900] + b"\xff\xd9"), *map(part, JPEGS * 3)]

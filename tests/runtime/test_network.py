@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import threading
@@ -42,6 +43,22 @@ def start_rtsp(port: int, *credentials: str) -> subprocess.Popen[str]:
         server.stdout.close()
         pytest.skip("no GStreamer RTSP server (apt: gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-ugly)")
     return server
+
+
+def test_a_picture_over_rtsp_is_as_old_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg keeps it back until the next one begins. It counted as taken then, one period late: of another part."""
+    pytest.importorskip("av")
+    monkeypatch.setenv("RTSP_RATE", "5")
+    port = free_port()
+    server = start_rtsp(port)
+    try:
+        with open_source(f"rtsp://127.0.0.1:{port}/line") as frames:
+            given = list(itertools.islice(frames, 10))
+    finally:
+        end(server)
+    assert [captured.error for captured in given] == [""] * 10
+    ages = [captured.t_capture - captured.made for captured in given[-3:]]
+    assert all(0.15 < age < 0.3 for age in ages), ages
 
 
 def end(server: subprocess.Popen[str]) -> None:

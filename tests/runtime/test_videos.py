@@ -210,3 +210,19 @@ def test_damaged_parameters_are_an_error(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(record, cut))
     with pytest.raises(SourceError, match="neither an image nor a readable video"):
         read(path)
+
+
+def test_a_video_of_one_jpeg_behind_the_other_is_more_than_its_first_picture(tmp_path: Path, through: str) -> None:
+    """By its content it is a JPEG: one result for a whole video."""
+    pictures = [cv2.imencode(".jpg", picture)[1].tobytes() for picture in videos.pictures(5)]
+    (tmp_path / "line.mjpeg").write_bytes(b"".join(pictures))
+    assert [captured.error for captured in read(tmp_path / "line.mjpeg")] == [""] * 5
+
+
+def test_a_transport_stream_that_ends_in_a_packet_is_cut(tmp_path: Path) -> None:
+    """A small last frame fits into one packet, and was lost without a word."""
+    flat = [np.full((120, 160, 3), 60, np.uint8)] * 8
+    whole = videos.write_video(tmp_path / "line.ts", flat)
+    assert [captured.error for captured in read(whole)] == [""] * 8
+    whole.write_bytes(whole.read_bytes()[:-5])
+    assert read(whole)[-1].error == "the file is truncated: its last packet is incomplete"

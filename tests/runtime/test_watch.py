@@ -142,6 +142,24 @@ def test_replaced_files_come_again_and_unchanged_ones_do_not(tmp_path: Path, lis
     wait_until(lambda: listener.count()["a.png"] >= 3)
 
 
+def test_a_picture_that_is_renamed_or_linked_after_it_was_inspected_does_not_come_again(
+    tmp_path: Path, listen: Listen
+) -> None:
+    """It came again under its new name, and counted as taken then: the next part got the picture of this one."""
+    listener = listen(f"watch:{tmp_path}?poll={POLL}")
+    for number in range(3):  # the camera's program keeps the last pictures: latest, latest.1, latest.2
+        for older in range(number, 0, -1):
+            os.rename(tmp_path / f"latest{older - 1 or ''}.png", tmp_path / f"latest{older}.png")
+        put(tmp_path / "latest.png", encode_png(np.full((24, 32, 3), number, np.uint8)))
+        wait_until(lambda: listener.count()["latest.png"] > number)  # noqa: B023
+    os.link(tmp_path / "latest.png", tmp_path / "linked.png")
+    time.sleep(5 * POLL)
+    put(tmp_path / "next.png")
+    listener.wait_for("next.png")
+    assert listener.count() == {"latest.png": 3, "next.png": 1}
+    assert not listener.causes()
+
+
 def test_a_picture_whose_time_is_set_after_it_was_inspected_does_not_come_again(
     tmp_path: Path, listen: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:

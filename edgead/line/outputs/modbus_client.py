@@ -144,6 +144,9 @@ class ModbusClient(PlcSink):
         if snapshot != self._written:
             self._put(snapshot)
         words = self._read()
+        if not words[ADDRESSES["session"]]:  # the PLC has started anew, and its memory is empty
+            self._written = None
+            return
         if words[ADDRESSES["session"]] != self.handshake.session:
             raise self._other_writer()
         acknowledged = words[ACKNOWLEDGE.address]

@@ -131,18 +131,19 @@ class PictureClock:
         self._old_since = math.inf
         self._mistakes = 0
 
-    def age(self, began: float, now: float, stamp: float | None, stood_still: bool = False) -> float:
+    def age(self, began: float, now: float, stamp: float | None, stood_still: bool = False, held: float = 0.0) -> float:
         """Return the age in seconds of a picture that was just read.
 
         Args:
             began, now: when the read began and ended.
             stamp: media time in seconds, or None.
             stood_still: the process was paused at some time since the last read.
+            held: seconds for which the reader is known to have kept the picture back.
         """
         by_pace = self._pace.age(began, now, stood_still)
         if stamp is None or not math.isfinite(stamp) or self._mistakes > 1:
-            return by_pace
-        delay, before, self._stamp = now - stamp, self._stamp, stamp
+            return by_pace + held
+        delay, before, self._stamp = now - held - stamp, self._stamp, stamp
         if stamp <= before or before == -math.inf:  # the first one, or the camera has restarted its clock
             self._least = delay - by_pace
         elif self._pace.on_time:
@@ -151,7 +152,7 @@ class PictureClock:
         self._least = min(self._least, delay)
         if self._is_mistaken(delay - self._least, now):
             self._least = delay
-        return delay - self._least
+        return delay - self._least + held
 
     def _is_mistaken(self, age: float, now: float) -> bool:
         """Return whether stamps have long said that pictures are old, although they come at the camera's pace."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
+_PACKET = 188
 _ISO = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp", b"sidx", b"uuid", b"mfra", b"pdin"}
 
 
@@ -17,7 +18,8 @@ def find_cut(path: Path) -> str:
     """Return how a video file is truncated, or that its recording was never finished.
 
     Returns:
-        Empty if it is complete, or has no length: transport streams, and Matroska written for a network.
+        Empty if it is complete, or has no length: Matroska written for a network, and transport streams, of which only
+        the last packet is checked.
 
     Raises:
         OSError: it cannot be read.
@@ -32,10 +34,17 @@ def find_cut(path: Path) -> str:
         elif head[4:8] in _ISO:
             claimed = _iso_end(file, size)
         else:
-            return ""
+            is_cut = size % _PACKET and _is_transport(file)
+            return "the file is truncated: its last packet is incomplete" if is_cut else ""
     if claimed < 0:
         return "the recording was never finished: its header has no length"
     return f"the file is truncated: it has {size} bytes, its header says {claimed}" if claimed > size else ""
+
+
+def _is_transport(file: BinaryIO) -> bool:
+    """MPEG transport stream: packets of one size, each of which begins with the same byte."""
+    file.seek(0)
+    return file.read(3 * _PACKET)[::_PACKET] == b"GGG"
 
 
 def _riff_end(file: BinaryIO, size: int) -> int:

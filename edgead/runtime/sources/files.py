@@ -12,7 +12,7 @@ from edgead.errors import DataError, SourceError
 from edgead.folders import expand, list_folder
 from edgead.images import COLOUR, PixelFormat, is_image_file, read_frame
 from edgead.runtime.sources.source import Captured, FrameSource, Source
-from edgead.runtime.sources.video import VideoSource
+from edgead.runtime.sources.video import MJPEG, VideoSource
 
 
 def open_path(uri: str, forms: str, pixels: PixelFormat) -> Source:
@@ -28,7 +28,8 @@ def open_path(uri: str, forms: str, pixels: PixelFormat) -> Source:
     """
     path = Path(uri)
     if path.is_file():
-        return ImageSource(uri, [path], pixels) if is_image_file(path) else VideoSource(path)
+        is_image = path.suffix.lower() not in MJPEG and is_image_file(path)
+        return ImageSource(uri, [path], pixels) if is_image else VideoSource(path)
     if path.exists() and not path.is_dir():
         raise SourceError(f"The source {uri} is a pipe or a device, not a file. Available: {forms}.")
     listing = list_folder(path, recursive=True) if path.is_dir() else expand(uri)

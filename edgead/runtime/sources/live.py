@@ -19,10 +19,11 @@ FIRST_DELAY, LONGEST_DELAY = 0.5, 10.0
 
 
 class Capture(Protocol):
-    """The interface of OpenCV's VideoCapture. Each `read` may also set two attributes:
+    """The interface of OpenCV's VideoCapture. Each `read` may also set attributes:
 
     * ``stamp: float | None``: media time of the picture in seconds, from any origin.
     * ``flaw: str``: why the picture must not be judged; empty if it is intact.
+    * ``held: float``: seconds for which the picture was kept back after it had come.
     """
 
     def isOpened(self) -> bool: ...  # noqa: N802
@@ -95,7 +96,8 @@ class LiveSource(FrameSource):
             began, read_at = elapsed(), time.monotonic()
             there, image = self._capture.read()
             if there:
-                age = clock.age(began, elapsed(), getattr(self._capture, "stamp", None), standstill.since(read_at) > 0)
+                stamp, held = getattr(self._capture, "stamp", None), getattr(self._capture, "held", 0.0)
+                age = clock.age(began, elapsed(), stamp, standstill.since(read_at) > 0, held)
                 yield self._captured(self._capture, image, frame_id, age)
                 frame_id, delay = frame_id + 1, FIRST_DELAY
                 continue

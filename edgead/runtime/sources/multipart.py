@@ -8,6 +8,8 @@ from email.parser import BytesHeaderParser
 from http.client import HTTPResponse
 from typing import NamedTuple
 
+from edgead.formats.jpeg import EndFinder
+
 MAX_PART, MAX_HEADER = 64 << 20, 16 << 10
 """Maximum bytes of a picture, and of its header."""
 _BLOCK = 1 << 16
@@ -53,36 +55,61 @@ class Parts:
         self._take_up_to(self._delimiter, MAX_PART)
         header = self._read_header()
         length = header.get("content-length", "")
-        if not length.isdecimal():
-            return Part(header, self._take_up_to(self._delimiter, MAX_PART, keep=True))
-        size = int(length)
-        if size > MAX_PART:
+        return Part(header, self._take(self._wait_for_end(int(length) if length.isdecimal() else None)))
+
+    def _wait_for_end(self, size: int | None) -> int:
+        """Read until the part is complete, and return its length, which may be shorter than the header says.
+
+        The end of a JPEG is its own. Without a length, or with one that is too large, the next boundary would end it,
+        and many cameras send that only with the next picture.
+
+        Args:
+            size: that the header states, if it does.
+        """
+        if size is not None and size > MAX_PART:
             raise StreamEndError
-        while len(self._buffer) < size:
+        most, picture, searched = MAX_PART if size is None else size, EndFinder(), 0
+        while True:
+            at = self._boundary_from(searched)
+            if at is not None and (size is None or at < size):
+                return at
+            if len(self._buffer) >= most:
+                if size is None:
+                    raise StreamEndError
+                return size - self._begun_before(size)
+            if end := picture.find(self._buffer):
+                return end
+            searched = max(0, len(self._buffer) - 256)
             self._read_more()
-        # A length that is too large extends into the next part, which must not be lost.
-        inside = self._buffer.find(self._mark, 0, size)
+
+    def _boundary_from(self, start: int) -> int | None:
+        inside = self._buffer.find(self._mark, start)
         found = self._delimiter.search(self._buffer, max(0, inside - 2)) if inside >= 0 else None
-        return Part(header, self._take(found.start() if found and found.start() < size else size))
+        return found.start() if found else None
+
+    def _begun_before(self, size: int) -> int:
+        """Return how many of the first `size` bytes are the beginning of a boundary that is cut off there."""
+        line = self._mark + b"\r\n"
+        counts = range(len(line) - 1, 0, -1)
+        return next((count for count in counts if self._buffer.endswith(line[:count], 0, size)), 0)
 
     def _read_header(self) -> dict[str, str]:
         lines = self._take_up_to(_HEADER_END, MAX_HEADER)
         # A value with bytes beyond ASCII comes as an object of the email package.
         return {name.lower(): str(value).strip() for name, value in BytesHeaderParser().parsebytes(lines).items()}
 
-    def _take_up_to(self, end: re.Pattern[bytes], limit: int, keep: bool = False) -> bytes:
-        """Remove and return the bytes before `end`; also remove `end` unless `keep` is set."""
+    def _take_up_to(self, end: re.Pattern[bytes], limit: int) -> bytes:
+        """Remove `end` and the bytes before it, and return these."""
         searched = 0
         while not (found := end.search(self._buffer, searched)):
             searched = max(0, len(self._buffer) - 256)
             if len(self._buffer) > limit:
                 raise StreamEndError
             self._read_more()
-        if found.re is self._delimiter and found[1] and not keep:
+        if found.re is self._delimiter and found[1]:
             raise StreamEndError
         data = self._take(found.start())
-        if not keep:
-            self._take(found.end() - found.start())
+        self._take(found.end() - found.start())
         return data
 
     def _take(self, size: int) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgead.errors import MissingDependencyError, is_installed, require
+from edgead.runtime.clock import elapsed
 from edgead.runtime.sources.decoding import Decoder, Picture
 
 OPEN_S, READ_S = 8.0, 5.0
@@ -23,6 +24,8 @@ CAMERA = {
     "fflags": "nobuffer",  # a late frame is useless
     "flags": "low_delay",
 }
+_HOLD_BACK = {"rtsp": ("h264", "hevc")}
+"""Codecs by format of which FFmpeg recognises the end of a picture by the beginning of the next one."""
 _LOSSES = ("RTP: missed", "RTP: dropping", "Packet corrupt")
 OLDEST = 16
 """Oldest PyAV with an FFmpeg that reports lost HEVC pictures and verifies ``rtsps://``; 14 and 15 do not."""
@@ -59,9 +62,11 @@ class PyAvCapture:
         options: FFmpeg's.
         before_key: see `Decoder`.
         timeouts: seconds to open, and to read; None for a file.
+        kind: FFmpeg's name of the format; None to recognise it.
 
     Attributes:
         error: why the last `read` failed; empty at the end. In a file, the next `read` may continue after the error.
+        held: seconds for which FFmpeg has kept the last picture back, after it had begun to come.
     """
 
     def __init__(
@@ -70,16 +75,17 @@ class PyAvCapture:
         options: Mapping[str, str] | None = None,
         before_key: str = "",
         timeouts: tuple[float, float] | None = None,
+        kind: str | None = None,
     ) -> None:
         av = require_pyav()
         self._errors = (av.FFmpegError, OSError)
-        self.flaw, self.error = "", ""
+        self.flaw, self.error, self.held = "", "", 0.0
         self.stamp: float | None = None
         self._pictures: deque[Picture] = deque()
         self._container: Any = None
         try:
             with _heard() as messages:
-                self._container = av.open(name, options=dict(options or {}), timeout=timeouts)
+                self._container = av.open(name, format=kind, options=dict(options or {}), timeout=timeouts)
         except (*self._errors, ValueError):
             return
         self._video = next(iter(self._container.streams.video), None)
@@ -87,6 +93,8 @@ class PyAvCapture:
             self.release()
             return
         self._loss = find_loss(messages)
+        codecs = _HOLD_BACK.get(self._container.format.name, ())
+        self._holds_back, self._given_at = self._video.codec_context.codec.name in codecs, elapsed()
         self._packets = self._container.demux(self._video)
         try:
             self._decoder = Decoder(self._video, before_key)
@@ -117,6 +125,9 @@ class PyAvCapture:
                 return False
             if packet is None:
                 return False
+            before_at, self._given_at = self._given_at, elapsed()
+            if self._holds_back:  # what has just begun to come is the next one
+                self.held = self._given_at - before_at
             # A picture is complete only when the next one begins, so a loss may belong to either.
             before, self._loss = self._loss, find_loss(messages) or _damage_of(packet)
             is_end = packet.dts is None and packet.size == 0

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgead.errors import SourceError
-from edgead.images import cv2
+from edgead.images import cv2, is_image_file
 from edgead.runtime.sources.container import find_cut
 from edgead.runtime.sources.live import Capture
 from edgead.runtime.sources.pyav import PyAvCapture, has_pyav
@@ -24,6 +24,8 @@ FORMATS = (
 )
 """FFmpeg's names of formats that hold the pictures themselves. Playlists name other files, or addresses."""
 OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+MJPEG = (".mjpeg", ".mjpg")
+"""Suffixes of one JPEG behind the other; by its content, such a file is the first of them."""
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"<?xml", b"<MPD")
 _BEFORE_KEY = "the video does not begin with a key frame; waiting for the next one"
 _log = logging.getLogger("edgead")
@@ -91,7 +93,8 @@ def _is_playlist(path: Path) -> bool:
 
 def _open(path: Path) -> Capture:
     if has_pyav():
-        return PyAvCapture(str(path), OPTIONS, before_key=_BEFORE_KEY)
+        kind = "mjpeg" if path.suffix.lower() in MJPEG and is_image_file(path) else None  # not that of single images
+        return PyAvCapture(str(path), OPTIONS, before_key=_BEFORE_KEY, kind=kind)
     capture: Capture = cv2().VideoCapture(str(path))
     if capture.isOpened():
         _log.warning(BLIND, path)

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from level_bundle import make_level_bundle
 from plc_parts import closing
@@ -121,3 +122,30 @@ def test_a_plc_notices_a_thread_that_hangs(level: Bundle) -> None:
             goes_on.set()
             stream.join(10.0)
         inspector.close()
+
+
+def test_results_that_wait_when_a_run_ends_are_shown(level: Bundle) -> None:
+    """After stall_ms the output said that edgead hangs, and blamed the PLC for what it did not show then."""
+    server = open_modbus_server("modbus-server:127.0.0.1:0?stall_ms=500&late_ms=9000")
+    seen, ended = list[int](), threading.Event()
+
+    def acknowledge_slowly() -> None:
+        with closing(PollingPlc("127.0.0.1", server.port)) as plc:
+            while len(seen) < 6 and not ended.is_set():
+                shown = plc.read()
+                if shown.verdict and shown.sequence not in seen:
+                    seen.append(shown.sequence)
+                    time.sleep(0.2)
+                    plc.acknowledge(shown.sequence)
+
+    plc = threading.Thread(target=acknowledge_slowly)
+    plc.start()
+    try:
+        with load(level.path, engine="onnxruntime") as inspector:
+            frames = [np.full((8, 8, 3), 50, np.uint8)] * 6
+            [worker] = run_stream(inspector, frames, [server], Ledger())
+    finally:
+        ended.set()
+        plc.join()
+    account = worker.account()
+    assert (account["taken"], account["failed"], len(seen)) == (6, 0, 6)

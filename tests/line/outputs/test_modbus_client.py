@@ -169,6 +169,23 @@ def test_a_second_program_leaves_the_first_one_alone(
         wait_until(lambda: plc.read().session == second.handshake.session)
 
 
+def test_a_plc_that_starts_anew_gets_the_result_again(plc: ServingPlc, output: ModbusClient) -> None:
+    """It was taken for another program that writes the registers, and had no verdict for half a second."""
+    output.begin(lambda: 0.0)
+    writing = Writing(output.write, make_result())
+    for _ in range(5):
+        wait_until(lambda: plc.read().verdict == 1)
+        sequence, began = plc.read().sequence, time.monotonic()
+        with plc._lock:
+            plc._words[:] = [0] * len(plc._words)
+        wait_until(lambda: plc.read().verdict == 1)
+        assert time.monotonic() - began < 0.4
+        assert (plc.read().sequence, plc.read().part_id) == (sequence, "part-1")
+        assert output.details()["trouble"] is None
+    plc.acknowledge(sequence)
+    assert writing.end() == ""
+
+
 def test_a_writer_that_overwrites_us_is_noticed(plc: ServingPlc, output: ModbusClient) -> None:
     output.begin(lambda: 0.0)
     wait_until(lambda: plc.read().valid == 1)

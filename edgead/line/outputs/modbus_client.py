@@ -91,6 +91,7 @@ class ModbusClient(PlcSink):
         self._refuse_a_second_writer()
         self._client = client.ModbusTcpClient(host, port=port, timeout=self._timeout, retries=0)
         self._written: Snapshot | None = None
+        self._emptied = False
         self._seen: int | None = None  # the acknowledgement that was read last
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._work, name=self.name, daemon=True)
@@ -144,9 +145,15 @@ class ModbusClient(PlcSink):
         if snapshot != self._written:
             self._put(snapshot)
         words = self._read()
-        if not words[ADDRESSES["session"]]:  # the PLC has started anew, and its memory is empty
-            self._written = None
+        if not words[ADDRESSES["session"]]:
+            if self._emptied:
+                raise SinkError(
+                    f"the holding registers {self._base} to {self._base + SIZE - 1} are empty after they were written; "
+                    "let the PLC's program keep them, or set another ?base="
+                )
+            self._written, self._emptied = None, True  # it has started anew: once more
             return
+        self._emptied = False
         if words[ADDRESSES["session"]] != self.handshake.session:
             raise self._other_writer()
         acknowledged = words[ACKNOWLEDGE.address]

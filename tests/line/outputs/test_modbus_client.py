@@ -186,6 +186,23 @@ def test_a_plc_that_starts_anew_gets_the_result_again(plc: ServingPlc, output: M
     assert writing.end() == ""
 
 
+def test_a_plc_that_keeps_nothing_takes_no_result() -> None:
+    """Its registers are empty like those of a PLC that starts anew, again and again."""
+
+    def forget(_: Snapshot) -> None:
+        plc._words[:] = [0] * len(plc._words)
+
+    with (
+        closing(ServingPlc("127.0.0.1", 0, on_write=forget)) as plc,
+        closing(open_modbus_client(f"modbus://127.0.0.1:{plc.port}?hold_ms=800")) as output,
+    ):
+        output.begin(lambda: 0.0)
+        assert (
+            "the holding registers 0 to 60 are empty after they were written"
+            in Writing(output.write, make_result()).end()
+        )
+
+
 def test_a_writer_that_overwrites_us_is_noticed(plc: ServingPlc, output: ModbusClient) -> None:
     output.begin(lambda: 0.0)
     wait_until(lambda: plc.read().valid == 1)

@@ -271,7 +271,7 @@ def test_the_advice_on_a_loss_names_what_counts_for_the_stage(tmp_path: Path, mo
     ("name", "size", "setting", "rate"),
     [
         ("drept", 64, "width=2", 1e6),
-        ("transfusion", 32, "multipliers=1", 0.3),  # sixteen steps until a number overflows
+        ("transfusion", 32, "multipliers=1", 10.0),  # some steps until a number overflows
         ("transfusion", 32, "multipliers=1", 1e6),
     ],
 )

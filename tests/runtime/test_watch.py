@@ -185,6 +185,11 @@ def test_another_picture_of_the_same_name_size_and_time(
     """As from a clock of whole seconds, or a copy that keeps the time of the original."""
     listener = listen(f"watch:{tmp_path}?poll={POLL}")
     path = tmp_path / "latest.bmp"
+
+    def levels() -> list[int]:
+        pictures = [each.image for each in list(listener.captured) if Path(each.path) == path]
+        return [int(image[0, 0, 0]) for image in pictures if image is not None]
+
     for number in range(4):
         data = cv2.imencode(".bmp", np.full((24, 32, 3), 50 * number + 40, np.uint8))[1].tobytes()
         before = path.stat().st_mtime_ns if number else time.time_ns() - 10**9
@@ -195,14 +200,15 @@ def test_another_picture_of_the_same_name_size_and_time(
         other.write_bytes(data)
         os.utime(other, ns=(moment, moment))
         other.replace(path)
-        wait_until(lambda number=number: len(listener.captured) == number + 1)
+        wait_until(lambda number=number: len(levels()) == number + 1)
     path.chmod(0o600)
     os.utime(path, ns=(moment, moment))
     put(tmp_path / "end.png")
     listener.wait_for("end.png")
-    assert [int(each.image[0, 0, 0]) for each in listener.captured[:4] if each.image is not None] == [40, 90, 140, 190]
+    assert levels() == [40, 90, 140, 190]
     assert listener.count() == {"latest.bmp": 4, "end.png": 1}
-    assert listener.causes() == []
+    # A busy machine may interrupt a write in place for longer than the source waits; what is there then is no picture.
+    assert set(listener.causes()) <= ({"unreadable"} if how == "in its place" else set())
 
 
 def test_a_picture_that_is_replaced_before_it_is_inspected_is_told(

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import threading
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ class Notifier:
         from watchdog import events
         from watchdog.observers import Observer
 
+        # It meets a new folder in a new folder twice, and warns of it.
+        warnings.filterwarnings("ignore", "Callback with id .* already exists", RuntimeWarning)
         self._lock = threading.Lock()
         # A link is watched where it leads to: watchdog would watch the link itself, in which nothing ever changes.
         self._shown, self._real = str(folder), os.path.realpath(folder)

@@ -15,7 +15,7 @@ from edgead.bundle.manifest import InputRecord
 from edgead.bundle.provenance import Origin, ResizeRecord
 from edgead.console import Console
 from edgead.datasets import find_depth_range, open_category
-from edgead.errors import ConfigError, DataError
+from edgead.errors import CheckpointError, ConfigError, DataError
 from edgead.export.builder import ModelSource, build_bundle
 from edgead.export.graph.to_onnx import reconstruction_record, write_network
 from edgead.export.imports.source_images import files_of, source_images
@@ -24,9 +24,12 @@ from edgead.export.inference import run_reference, run_singly
 from edgead.export.options import BuildOptions
 from edgead.images import COLOUR, Frame, PixelFormat, cv2, fit_frame, read_frame
 from edgead.runtime.engines import Engine
+from edgead.text import typed
+from edgead.train.checkpoint import WEIGHTS
 from edgead.train.method import Method
 from edgead.train.methods import get_method
 from edgead.train.official import find_files, load_official
+from edgead.train.run_config import CONFIG
 
 COMPARED = 32
 """Images on which the published resizing is compared with `fit_frame`."""
@@ -53,11 +56,22 @@ def import_checkpoint(
     if threshold_data is None:
         raise ConfigError("A checkpoint holds no threshold. Add images of good parts with --threshold-data DIR.")
     paths = find_files(kind, files)
+    _refuse_own_runs(paths)
     network = load_official(kind, paths, settings)
     pixels = _read_depth_scale(kind, network, threshold_data, console)
     normals = load_threshold_data(threshold_data, network.config.size, console, pixels)
     network.calibrate(normals.frames.frames)
     return build_bundle(_source_of(paths, network, normals, pixels, options), options)
+
+
+def _refuse_own_runs(files: Sequence[Path]) -> None:
+    """Weights alone do not tell what a run of edgead knows: crop, alignment, threshold, and some of the network."""
+    for file in files:
+        if file.name == WEIGHTS and (file.parent / CONFIG).is_file():
+            raise CheckpointError(
+                f"{file} belongs to a run of edgead, not to a published checkpoint. Export the run:\n"
+                f"edgead export --checkpoint {typed(file.parent)}"
+            )
 
 
 def _source_of(

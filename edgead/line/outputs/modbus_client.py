@@ -151,7 +151,7 @@ class ModbusClient(PlcSink):
                     f"the holding registers {self._base} to {self._base + SIZE - 1} are empty after they were written; "
                     "let the PLC's program keep them, or set another ?base="
                 )
-            self._written, self._emptied = None, True  # it has started anew: once more
+            self._written, self._emptied = None, True  # it has restarted; write once more
             return
         self._emptied = False
         if words[ADDRESSES["session"]] != self.handshake.session:

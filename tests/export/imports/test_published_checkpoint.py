@@ -464,3 +464,11 @@ def test_a_table_inside_a_training_checkpoint_is_found(
 def test_a_checkpoint_needs_good_images(draem: tuple[Path, Any, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--threshold-data DIR"):
         import_model([draem[0]], method="draem", out=tmp_path / "b.edgead")
+
+
+def test_the_weights_of_an_own_run_are_exported_not_imported(trained: Path, parts: Path, tmp_path: Path) -> None:
+    """They were read without the run's crop, alignment and threshold, and without what the shapes do not tell."""
+    out = tmp_path / "own.edgead"
+    with pytest.raises(CheckpointError, match=r"(?s)belongs to a run of edgead.*edgead export --checkpoint"):
+        import_model([trained / "weights.safetensors"], method="draem", threshold_data=parts / "train", out=out)
+    assert not out.exists()

@@ -169,7 +169,7 @@ def test_a_second_program_leaves_the_first_one_alone(
         wait_until(lambda: plc.read().session == second.handshake.session)
 
 
-def test_a_plc_that_starts_anew_gets_the_result_again(plc: ServingPlc, output: ModbusClient) -> None:
+def test_a_plc_that_restarts_gets_the_result_again(plc: ServingPlc, output: ModbusClient) -> None:
     """It was taken for another program that writes the registers, and had no verdict for half a second."""
     output.begin(lambda: 0.0)
     writing = Writing(output.write, make_result())
@@ -187,7 +187,7 @@ def test_a_plc_that_starts_anew_gets_the_result_again(plc: ServingPlc, output: M
 
 
 def test_a_plc_that_keeps_nothing_takes_no_result() -> None:
-    """Its registers are empty like those of a PLC that starts anew, again and again."""
+    """Its registers are empty after each write, as after a restart."""
 
     def forget(_: Snapshot) -> None:
         plc._words[:] = [0] * len(plc._words)

@@ -26,7 +26,7 @@ from edgead.train.methods.transfusion.diffusion import FIRST, LAST, advance, ble
 from edgead.train.methods.transfusion.examples import displacement, draw_example, to_frame, to_image, to_rgb
 from edgead.train.methods.transfusion.export_model import ExportModel
 from edgead.train.methods.transfusion.method import Transfusion, TransfusionNetwork
-from edgead.train.methods.transfusion.network import AttentionBlock, ResidualBlock, Shape, UNet
+from edgead.train.methods.transfusion.network import AttentionBlock, BlockConfig, ResidualBlock, UNet
 from edgead.train.methods.transfusion.preprocessing import to_depth
 from edgead.train.methods.transfusion.reference_model import ReferenceModel
 from edgead.train.official import load_official
@@ -159,7 +159,7 @@ def test_a_norm_is_over_two_channels_or_more(preset: str) -> None:
 @pytest.mark.parametrize(("norm_groups", "reaches"), [(32, False), (16, True)])
 def test_the_time_passes_the_norm_that_follows_it(norm_groups: int, reaches: bool) -> None:
     torch.manual_seed(0)
-    block = ResidualBlock(32, 32, Shape(128, 1, norm_groups)).double()
+    block = ResidualBlock(32, 32, BlockConfig(128, 1, norm_groups)).double()
     x, (early, late) = torch.randn(1, 32, 6, 5).double(), torch.randn(2, 1, 128).double()
     assert torch.allclose(block(x, early), block(x, late), atol=1e-3) is not reaches
 

@@ -19,15 +19,15 @@ FINAL_NORM_GROUPS = 8
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What all blocks of a network have in common."""
+class BlockConfig:
+    """What all residual and attention blocks of a network have in common."""
 
     time_width: int
     """Numbers that the time is embedded in."""
     halves: int
     """2 for colour and depth, 1 for colour alone: groups of the convolutions."""
     norm_groups: int
-    """Groups of each group norm."""
+    """Groups of the group norms in residual blocks."""
 
 
 class TimeEmbedding(nn.Module):
@@ -49,16 +49,16 @@ class TimeEmbedding(nn.Module):
 class ResidualBlock(nn.Module):
     """Two times norm, SiLU, convolution; the embedded time is added between them, without an activation."""
 
-    def __init__(self, inputs: int, outputs: int, shape: Shape) -> None:
+    def __init__(self, inputs: int, outputs: int, config: BlockConfig) -> None:
         super().__init__()
-        groups = shape.halves
-        self.norm1 = nn.GroupNorm(shape.norm_groups, inputs)
+        groups = config.halves
+        self.norm1 = nn.GroupNorm(config.norm_groups, inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, groups=groups)
-        self.norm2 = nn.GroupNorm(shape.norm_groups, outputs)
+        self.norm2 = nn.GroupNorm(config.norm_groups, outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, groups=groups)
         same = inputs == outputs
         self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, groups=groups)
-        self.time_emb = nn.Linear(shape.time_width, outputs)
+        self.time_emb = nn.Linear(config.time_width, outputs)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x))) + self.time_emb(time)[:, :, None, None]
@@ -86,12 +86,12 @@ class AttentionBlock(nn.Module):
 class Block(nn.Module):
     """A residual block and, where wanted, attention after it: the published DownBlock."""
 
-    def __init__(self, inputs: int, outputs: int, attention: bool, shape: Shape) -> None:
+    def __init__(self, inputs: int, outputs: int, attention: bool, config: BlockConfig) -> None:
         super().__init__()
-        self.res = ResidualBlock(inputs, outputs, shape)
-        self.halves = tuple(("attn", "attn_d")[: shape.halves]) if attention else ()
+        self.res = ResidualBlock(inputs, outputs, config)
+        self.halves = tuple(("attn", "attn_d")[: config.halves]) if attention else ()
         for name in self.halves:
-            self.add_module(name, AttentionBlock(outputs // shape.halves))
+            self.add_module(name, AttentionBlock(outputs // config.halves))
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         return attend_by_halves(self, self.halves, self.res(x, time))
@@ -100,9 +100,9 @@ class Block(nn.Module):
 class UpBlock(Block):
     """The same on features joined with those of the way down."""
 
-    def __init__(self, inputs: int, outputs: int, attention: bool, shape: Shape) -> None:
-        super().__init__(inputs + outputs, outputs, attention, shape)
-        self.groups = shape.halves
+    def __init__(self, inputs: int, outputs: int, attention: bool, config: BlockConfig) -> None:
+        super().__init__(inputs + outputs, outputs, attention, config)
+        self.groups = config.halves
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         if self.groups == 2:
@@ -115,13 +115,13 @@ class UpBlock(Block):
 class MiddleBlock(nn.Module):
     """Residual block, attention, residual block."""
 
-    def __init__(self, channels: int, shape: Shape) -> None:
+    def __init__(self, channels: int, config: BlockConfig) -> None:
         super().__init__()
-        self.res1 = ResidualBlock(channels, channels, shape)
-        self.halves = tuple(("attn", "attn_d")[: shape.halves])
+        self.res1 = ResidualBlock(channels, channels, config)
+        self.halves = tuple(("attn", "attn_d")[: config.halves])
         for name in self.halves:
-            self.add_module(name, AttentionBlock(channels // shape.halves))
-        self.res2 = ResidualBlock(channels, channels, shape)
+            self.add_module(name, AttentionBlock(channels // config.halves))
+        self.res2 = ResidualBlock(channels, channels, config)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         out: Tensor = self.res2(attend_by_halves(self, self.halves, self.res1(x, time)), time)
@@ -205,30 +205,30 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.groups = groups = 2 if channels == 4 else 1
-        shape = Shape(4 * width, groups, norm_groups)
+        config = BlockConfig(4 * width, groups, norm_groups)
         self.pos_emb = _RowWave()
         if groups == 2:
             self.image_proj_rgb = nn.Conv2d(5, width // 2, 3, padding=1)
             self.image_proj_d = nn.Conv2d(3, width // 2, 3, padding=1)
         else:
             self.image_proj = nn.Conv2d(5, width, 3, padding=1)
-        self.time_emb = TimeEmbedding(shape.time_width)
+        self.time_emb = TimeEmbedding(config.time_width)
         down: list[nn.Module] = []
         up: list[nn.Module] = []
         now = width
         for level, multiplier in enumerate(multipliers):
             attention = level in attention_levels
-            down.append(Block(now, now * multiplier, attention, shape))
+            down.append(Block(now, now * multiplier, attention, config))
             now *= multiplier
-            down += [Block(now, now, attention, shape) for _ in range(blocks - 1)]
+            down += [Block(now, now, attention, config) for _ in range(blocks - 1)]
             if level < len(multipliers) - 1:
                 down.append(Resize(nn.Conv2d(now, now, 3, 2, 1, groups=groups)))
         self.down = nn.ModuleList(down)
-        self.middle = MiddleBlock(now, shape)
+        self.middle = MiddleBlock(now, config)
         for level, multiplier in reversed(list(enumerate(multipliers))):
             attention = level in attention_levels
-            up += [UpBlock(now, now, attention, shape) for _ in range(blocks)]
-            up.append(UpBlock(now, now // multiplier, attention, shape))
+            up += [UpBlock(now, now, attention, config) for _ in range(blocks)]
+            up.append(UpBlock(now, now // multiplier, attention, config))
             now //= multiplier
             if level:
                 up.append(Resize(nn.ConvTranspose2d(now, now, 4, 2, 1, groups=groups)))

@@ -32,7 +32,7 @@ student() { # NAME [ARGUMENTS]
         --out "$out/$name-student" --bundle-out "$out/$name-student.edgead" "$@"
 }
 
-for name in ${*:-patchcore-resnet50v2 patchcore differnet differnet-64 transfusion aand aand-hazelnut}; do
+for name in ${*:-patchcore-resnet50v2 patchcore differnet differnet-64 transfusion aand aand-hazelnut aand-edge-hazelnut}; do
     set=aws_cookies
     case $name in
     patchcore-resnet50v2)
@@ -59,6 +59,12 @@ for name in ${*:-patchcore-resnet50v2 patchcore differnet differnet-64 transfusi
     aand | aand-hazelnut)
         [ $name = aand ] || set=mvtec_hazelnut_reduced
         teacher $name --method aand --preset nano --set size=257 --weights "$squeezenet" --textures "$data/textures"
+        student $name
+        ;;
+    aand-edge-hazelnut) # the published number of epochs
+        set=mvtec_hazelnut_reduced
+        teacher $name --method aand --preset edge --set backbone=squeezenet1_1 --set size=257 --weights "$squeezenet" \
+            --textures "$data/textures"
         student $name
         ;;
     esac

@@ -476,6 +476,13 @@ def test_a_call_in_the_wrong_state_or_with_wrong_arguments_is_refused(server: Op
     with_client(server, work)
 
 
+def test_a_session_that_its_client_left_ends_after_two_minutes(server: OpcuaServer) -> None:
+    async def work(client: Client) -> None:
+        assert client.client.session_timeout == 120_000  # an hour was asked for
+
+    with_client(server, work)
+
+
 def test_a_stream_that_hangs_is_an_error_state(server: OpcuaServer) -> None:
     idle = [0.0]
     server.begin(lambda: idle[0])

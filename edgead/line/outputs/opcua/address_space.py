@@ -30,6 +30,10 @@ _PLACES = {
 """Of each type the path from the vision system to its instance."""
 _LAST = "verdict", "cause"
 """Written after everything else."""
+SESSION = 120.0
+"""Seconds without a request after which a session ends, or fewer if its client asks for fewer. A session with a
+subscription outlives its connection, so that its client can come back to it, and costs as much as a living one: a
+client that connects anew every few seconds must not leave hundreds behind."""
 
 
 class AddressSpace:
@@ -61,6 +65,7 @@ class AddressSpace:
         """Create all nodes."""
         ua, server = self.ua, self.server
         await server.init()
+        server.iserver.max_session_timeout_ms = SESSION * 1000
         server.set_endpoint(self._endpoint)
         server.set_server_name("edgead")
         await server.set_application_uri(NAMESPACE)

@@ -19,7 +19,7 @@ from edgead.line.outputs.event_loop import EventLoop
 from edgead.line.outputs.handshake import PlcSink, Timing
 from edgead.line.outputs.library_logs import quiet
 from edgead.line.outputs.modbus_server import held_port, why_no_listening
-from edgead.line.outputs.opcua.address_space import AddressSpace
+from edgead.line.outputs.opcua.address_space import SESSION, AddressSpace
 from edgead.line.outputs.opcua.methods import Methods
 from edgead.line.outputs.opcua.state_machine import VisionStateMachine
 from edgead.line.outputs.register_map import Snapshot
@@ -32,8 +32,8 @@ _log = logging.getLogger("edgead")
 PORT = 4840
 PERIOD = 0.02
 """Seconds between two looks at what has changed."""
-LIMITS = ConnectionLimits(silence=660.0, unanswered=1 << 20, rate=1 << 20)
-"""asyncua ends a session after 600 s without a request."""
+LIMITS = ConnectionLimits(silence=SESSION + 60.0, unanswered=1 << 20, rate=1 << 20)
+"""A session ends before its connection."""
 
 
 @dataclass(frozen=True)

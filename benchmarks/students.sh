@@ -32,13 +32,17 @@ student() { # NAME [ARGUMENTS]
         --out "$out/$name-student" --bundle-out "$out/$name-student.edgead" "$@"
 }
 
-for name in ${*:-patchcore-resnet50v2 patchcore differnet differnet-64 transfusion aand aand-hazelnut aand-edge-hazelnut}; do
+for name in ${*:-patchcore-resnet50v2 patchcore-4000 patchcore differnet differnet-64 transfusion aand aand-hazelnut aand-edge-hazelnut}; do
     set=aws_cookies
     case $name in
-    patchcore-resnet50v2)
+    patchcore-resnet50v2 | patchcore-4000)
         teacher $name --method patchcore --preset edge --set backbone=resnet50v2 --set size=320 --set memory=8192 \
             --weights "$resnet"
-        student $name --set pictures=800 # its teacher takes most of a second for each
+        if [ $name = patchcore-4000 ]; then
+            student $name --set steps=4000 # as many steps and images as by default
+        else
+            student $name --set pictures=800 # its teacher takes most of a second for each
+        fi
         ;;
     patchcore)
         teacher $name --method patchcore --preset nano --weights "$squeezenet"

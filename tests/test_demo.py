@@ -32,7 +32,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "make_parts", lambda root, console: full(root, train=24, good=4, bad=2, console=console))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("small")
 def test_the_demo_compares_precisions_and_names_the_next_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -84,7 +84,7 @@ class Tampered(Soaking):
         super()._audit(life, summary, began)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_taken_away_repeated_or_changed_is_named(tmp_path: Path) -> None:
     world = World(tmp_path, 25.0)
     auditor = Auditor(world.troubles)

@@ -294,11 +294,12 @@ def test_a_home_that_is_not_there_or_not_writable(
 
 def test_mqtt_without_a_home_says_what_to_name(monkeypatch: pytest.MonkeyPatch) -> None:
     from edgead import home
+    from edgead.runtime.broker import Broker
     from edgead.runtime.sinks.mqtt import default_store
 
     monkeypatch.setattr(home, "_user_folder", lambda *_: None)
     with pytest.raises(ConfigError, match=r"(?s)no home folder.*store=FILE"):
-        default_store("h", 1883, "t")
+        default_store(Broker("h"), "t")
     assert home.cache_folder().is_dir()
 
 

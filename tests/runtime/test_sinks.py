@@ -28,6 +28,7 @@ import edgead
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SinkError
 from edgead.images import encode_png
+from edgead.runtime.broker import topic_of
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.pipeline import run_stream
@@ -37,7 +38,6 @@ from edgead.runtime.result import SCHEMA, Result
 from edgead.runtime.run import run
 from edgead.runtime.sink_worker import SinkWorker, raise_for
 from edgead.runtime.sinks import Callback, JsonLines, open_sink, refuse_twice
-from edgead.runtime.sinks.mqtt import topic_of
 from edgead.runtime.sinks.rejects import RejectFolder
 from edgead.runtime.sources.python import CallableSource
 

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from edgead.errors import ConfigError
 from edgead.line.triggers.http import LARGEST, read_id
 from edgead.line.triggers.trigger import BaseTrigger, OpenPart
-from edgead.redaction import printable, redact
-from edgead.runtime.sinks.mqtt import Outage, make_client, tls_of, topic_of, why_no_connection
-from edgead.runtime.sources.uri import parse_options
+from edgead.redaction import printable
+from edgead.runtime.broker import Broker, Outage, TlsFiles, split_mqtt, why_no_connection
 
 
 @dataclass(frozen=True)
-class MqttOptions:
-    """Options of ``mqtt:``, see `MqttTrigger`. `ca`, `cert` and `key` are files for ``mqtts:``."""
+class MqttOptions(TlsFiles):
+    """Options of ``mqtt:``, see `MqttTrigger`, and the files for ``mqtts:``."""
 
     field: str = "part_id"
     debounce: float = 0.0
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
 
 
 def open_mqtt(uri: str) -> MqttTrigger:
@@ -31,21 +26,8 @@ def open_mqtt(uri: str) -> MqttTrigger:
     Raises:
         ConfigError: no topic, or an unknown option.
     """
-    parts = urlsplit(uri)
-    topic = topic_of(uri)
-    if not parts.hostname or not topic or "#" in uri or not topic.isprintable():
-        raise ConfigError(f"{redact(uri)} needs a host and a topic without #, as in mqtt://HOST/TOPIC.")
-    options = parse_options(uri, parts.query, MqttOptions)
-    return MqttTrigger(
-        parts.hostname,
-        parts.port or (8883 if parts.scheme == "mqtts" else 1883),
-        topic,
-        user=unquote(parts.username or ""),
-        password=unquote(parts.password or ""),
-        tls=tls_of(uri, options.ca, options.cert, options.key),
-        field=options.field,
-        debounce=options.debounce,
-    )
+    broker, topic, options = split_mqtt(uri, MqttOptions, "#")
+    return MqttTrigger(broker, topic, field=options.field, debounce=options.debounce)
 
 
 class MqttTrigger(BaseTrigger):
@@ -55,30 +37,24 @@ class MqttTrigger(BaseTrigger):
     Retained messages are old, and open none.
 
     Args:
-        host, port: of the broker, which may still be unreachable.
+        broker: it may still be unreachable.
         topic: may have ``+`` in place of a level.
-        user, password, tls: see `edgead.runtime.sinks.mqtt.make_client`.
         field: of the JSON object with the part's id.
         debounce: see `BaseTrigger`.
     """
 
     def __init__(
         self,
-        host: str,
-        port: int,
+        broker: Broker,
         topic: str,
         *,
-        user: str = "",
-        password: str = "",
-        tls: dict[str, str | None] | None = None,
         field: str = "part_id",
         debounce: float = 0.0,
     ) -> None:
-        super().__init__(f"{'mqtt' if tls is None else 'mqtts'}://{host}:{port}/{topic}", debounce)
+        super().__init__(broker.at(topic), debounce)
         self.topic, self.field = topic, field
         self.ready = False
-        self._address = host, port
-        self._client = make_client(self.name, user, password, tls)
+        self._broker, self._client = broker, broker.make_client(self.name)
         self._client.on_connect, self._client.on_disconnect = self._on_connect, self._on_disconnect
         self._client.on_subscribe, self._client.on_message = self._on_subscribe, self._on_message
         self._client.on_connect_fail = self._on_connect_fail
@@ -86,8 +62,7 @@ class MqttTrigger(BaseTrigger):
 
     def begin(self, open_part: OpenPart) -> None:
         super().begin(open_part)
-        self._client.connect_async(*self._address, keepalive=15)
-        self._client.loop_start()
+        self._broker.connect(self._client)
 
     def close(self) -> None:
         if not self.stopped.is_set():

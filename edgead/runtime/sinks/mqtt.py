@@ -7,24 +7,21 @@ import hashlib
 import json
 import logging
 import sqlite3
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from edgead.errors import ConfigError, SinkError, require
+from edgead.errors import ConfigError, SinkError
 from edgead.home import at_home, state_folder
-from edgead.redaction import printable, redact
+from edgead.redaction import printable
+from edgead.runtime.broker import Broker, Outage, TlsFiles, split_mqtt, why_no_connection
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.lines import was_moved
 from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sinks.sqlite import Transactions, connect, unusable
-from edgead.runtime.sources.uri import parse_options, scheme_of
 
 WINDOW = 20
 """Messages in flight to the broker without acknowledgement."""
@@ -36,13 +33,10 @@ _log = logging.getLogger("edgead")
 
 
 @dataclass(frozen=True)
-class MqttOptions:
+class MqttOptions(TlsFiles):
     """Options of ``mqtt://``, all of them files. See `MqttSink`."""
 
     store: str = ""
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
 
 
 def open_mqtt(uri: str) -> MqttSink:
@@ -51,99 +45,11 @@ def open_mqtt(uri: str) -> MqttSink:
     Raises:
         ConfigError: no topic, an unknown option, or a store in use by another process.
     """
-    parts = urlsplit(uri)
-    topic = topic_of(uri)
-    if not parts.hostname or not topic or "#" in uri or "#" in topic or "+" in topic or not topic.isprintable():
-        raise ConfigError(f"{redact(uri)} needs a host and a topic without + and #, as in mqtt://HOST/TOPIC.")
-    options = parse_options(uri, parts.query, MqttOptions)
-    return MqttSink(
-        parts.hostname,
-        parts.port or (8883 if parts.scheme == "mqtts" else 1883),
-        topic,
-        user=unquote(parts.username or ""),
-        password=unquote(parts.password or ""),
-        tls=tls_of(uri, options.ca, options.cert, options.key),
-        store=Path(at_home(options.store)) if options.store else None,
-    )
+    broker, topic, options = split_mqtt(uri, MqttOptions, "+#")
+    return MqttSink(broker, topic, store=Path(at_home(options.store)) if options.store else None)
 
 
-def topic_of(uri: str) -> str:
-    """Return the topic in an address; ``mqtt://HOST//line`` names ``/line``, which MQTT tells from ``line``."""
-    topic = unquote(urlsplit(uri).path).removeprefix("/").rstrip("/")
-    return topic if topic.strip("/") else ""
-
-
-def tls_of(uri: str, ca: str | None, cert: str | None, key: str | None) -> dict[str, str | None] | None:
-    """Return the files for TLS of an address ``mqtts://``, as `make_client` takes them; None for ``mqtt://``.
-
-    Raises:
-        ConfigError: files for TLS, and an address without TLS.
-    """
-    files = {"ca": ca, "cert": cert, "key": key}
-    if scheme_of(uri) == "mqtts":
-        return files
-    if given := [name for name, file in files.items() if file]:
-        raise ConfigError(f"{redact(uri)}: {given[0]} is for TLS, and mqtt:// has none. Write mqtts://…")
-    return None
-
-
-def make_client(name: str, user: str, password: str, tls: dict[str, str | None] | None) -> Any:
-    """Return a client that reconnects by itself.
-
-    Args:
-        name: of its owner, for errors.
-        user, password: empty for none.
-        tls: files ``ca``, ``cert`` and ``key``, each may be None; None for no TLS.
-
-    Raises:
-        ConfigError: the TLS files cannot be used.
-        MissingDependencyError: paho-mqtt is not installed.
-    """
-    mqtt: Any = require("paho.mqtt.client", "mqtt")
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, reconnect_on_failure=True)
-    if user:
-        client.username_pw_set(user, password or None)
-    if tls is not None:
-        try:
-            client.tls_set(ca_certs=tls.get("ca"), certfile=tls.get("cert"), keyfile=tls.get("key"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{name}: the TLS files cannot be used: {error}.") from error
-    client.reconnect_delay_set(1, 30)
-    return client
-
-
-def why_no_connection() -> str:
-    """Return why a client could not connect; to be called by its `on_connect_fail`, which is not told."""
-    error = sys.exc_info()[1]
-    reason = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or error or "no answer"
-    return printable(str(reason))
-
-
-class Outage:
-    """Says once what keeps a client from its broker, and when the broker is back: a client tries again for ever.
-
-    Args:
-        say: shows a line.
-    """
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._told = self._refused = False
-
-    def tell(self, text: str, refused: bool = False) -> None:
-        """Say why there is no connection, once in an outage; and once more that the broker refuses it."""
-        if not self._told or (refused and not self._refused):
-            self._say(text)
-        self._told, self._refused = True, refused or self._refused
-
-    def end(self, text: str) -> None:
-        """Say that the broker is back, if an outage was told."""
-        if self._told:
-            self._say(text)
-        self._told = self._refused = False
-
-
-def default_store(host: str, port: int, topic: str) -> Path:
+def default_store(broker: Broker, topic: str) -> Path:
     """Return the store for a broker and topic, in the user's state folder.
 
     Raises:
@@ -155,7 +61,7 @@ def default_store(host: str, port: int, topic: str) -> Path:
             "MQTT stores unsent results in a file, and this user has no home folder.\n"
             "Give a file in the sink, ?store=FILE, or a folder in the environment variable XDG_STATE_HOME."
         )
-    key = hashlib.sha256(f"{host}:{port}/{topic}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{broker.host}:{broker.port}/{topic}".encode()).hexdigest()[:16]
     return folder / f"mqtt-{key}.sqlite"
 
 
@@ -193,10 +99,8 @@ class MqttSink(BaseSink):
     retained.
 
     Args:
-        host, port: of the broker, which may still be unreachable.
+        broker: it may still be unreachable.
         topic: of the results.
-        user, password: empty for none.
-        tls: files ``ca``, ``cert`` and ``key``, each may be None; None for no TLS.
         store: SQLite file of unsent results; `default_store` if None. Only one process may use it at a time.
         most_stored: results kept while the broker is unreachable.
         patience: seconds that `close` waits for the broker's acknowledgements. Unsent results stay in the store.
@@ -207,26 +111,22 @@ class MqttSink(BaseSink):
 
     def __init__(
         self,
-        host: str,
-        port: int,
+        broker: Broker,
         topic: str,
         *,
-        user: str = "",
-        password: str = "",
-        tls: dict[str, str | None] | None = None,
         store: Path | None = None,
         most_stored: int = MOST_STORED,
         patience: float = 3.0,
     ) -> None:
-        super().__init__(f"{'mqtt' if tls is None else 'mqtts'}://{host}:{port}/{topic}")
+        super().__init__(broker.at(topic))
         self.topic, self.most_stored, self.patience = topic, most_stored, patience
         self.given_up = 0
         self._lock = threading.Lock()
-        self._client = make_client(self.name, user, password, tls)
+        self._client = broker.make_client(self.name)
         self._client.will_set(f"{self.topic}/status", "offline", qos=1, retain=True)
         self._client.on_connect, self._client.on_disconnect = self._on_connect, self._on_disconnect
         self._client.on_publish, self._client.on_connect_fail = self._on_publish, self._on_connect_fail
-        self._path = store or default_store(host, port, topic)
+        self._path = store or default_store(broker, topic)
         self._store = _open_store(self._path)
         self._opened = self._path.stat()
         self._transactions = Transactions(self._store, self.stopped, self._lock)
@@ -240,8 +140,7 @@ class MqttSink(BaseSink):
         self._connected = self._closing = False
         self._outage = Outage(lambda text: None if self._closing else _log.warning("%s: %s", self.name, text))
         self._trouble = ""  # why there is no connection
-        self._client.connect_async(host, port, keepalive=15)
-        self._client.loop_start()
+        broker.connect(self._client)
         self._thread = threading.Thread(target=self._forward, name="mqtt-forward", daemon=True)
         self._thread.start()
 

@@ -75,6 +75,7 @@ def begin() -> Iterator[Callable[[Any], tuple[Any, Opened]]]:
         ("http://127.0.0.1:8090/part?fild=id", r"fild.*field"),
         ("http://0.0.0.0:8090/part", r"needs a token.\n.*--trigger"),
         ("mqtt://host", "a topic"),
+        ("mqtt://host/line/%23", "a topic without #"),
         ("mqtt://host/topic?ca=broker.pem", "Write mqtts://"),
         ("modbus://host/lamp/1", "Kinds: coil, discrete, holding, input"),
         ("modbus://host/coil/x", "a kind and a number"),

@@ -40,9 +40,10 @@ class _Format(NamedTuple):
     keep_pixels: Callable[[bytes], bytes] = bytes
 
 
+_PNG_START = b"\x89PNG\r\n\x1a\n"
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _FORMATS = (
-    _Format((b"\x89PNG\r\n\x1a\n",), png.check, png.keep_pixels),
+    _Format((_PNG_START,), png.check, png.keep_pixels),
     _Format(_TIFF_STARTS, tiff.check, tiff.keep_colours),
     _Format((b"RIFF",), webp.check),
     _Format((b"BM",), plain.check_bmp),
@@ -76,6 +77,13 @@ def is_image(start: bytes) -> bool:
 def is_lossy(data: bytes) -> bool:
     """Tell whether the pixels of an image file that could be decoded differ from what was written: JPEG, and WebP."""
     return data.startswith(JPEG_START) or (data.startswith(b"RIFF") and webp.is_lossy(data))
+
+
+def loses_alpha(data: bytes) -> bool:
+    """Tell whether OpenCV returns an image without its transparency: a PNG with a transparent grey, a grey TIFF."""
+    if data.startswith(_TIFF_STARTS):
+        return tiff.has_two_channels(data)
+    return data.startswith(_PNG_START) and png.has_transparent_grey(data)
 
 
 def check(data: bytes) -> tuple[bytes, int]:

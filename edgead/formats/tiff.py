@@ -76,6 +76,11 @@ def refuse_numbers(data: bytes) -> None:
         raise DataError(f"its pixels are {bits}-bit {_FORMATS.get(kind, 'values')}. Scale them to 8 or 16 bits")
 
 
+def has_two_channels(data: bytes) -> bool:
+    """Tell whether a whole TIFF has grey and one more channel, which is its alpha."""
+    return _first(next(read_tables(data, 1, _WANTED)), _SAMPLES, 1) == 2
+
+
 def _first(page: Tags, tag: int, default: int) -> int:
     return page.get(tag, (default,))[0]
 

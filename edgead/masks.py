@@ -29,14 +29,13 @@ def read_mask(path: Path, background: tuple[int, int, int] | None = None) -> Mas
         ``(H, W) bool``.
 
     Raises:
-        DataError: the file cannot be read as an image, or its transparency cannot.
+        DataError: the file cannot be read as an image, or OpenCV returns another mask.
     """
     image, data = read_image(path), read_file(path)
-    if identify.loses_alpha(data):
-        raise DataError(
-            f"Cannot read {path}: its transparency is not read, which says in a mask where no defect is.\n"
-            "Save it in colour, for instance with:  magick IN PNG32:OUT.png"
-        )
+    try:
+        identify.refuse_as_mask(data)
+    except DataError as error:
+        raise DataError(f"Cannot read {path}: {error}.") from None
     drawn = image[:, :, 3] > 0 if image.ndim == 3 and image.shape[2] == 4 else True  # editors leave white elsewhere
     colours = image[:, :, :3] if image.ndim == 3 else image[:, :, None]
     if background is not None:

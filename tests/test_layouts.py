@@ -109,7 +109,7 @@ def test_a_mask_whose_transparency_opencv_does_not_return_is_refused(tmp_path: P
     Image.fromarray(np.where(mask, 128, white).astype(np.uint8)).save(tmp_path / "level.png", transparency=255)
     Image.fromarray(np.dstack([white, mask])).save(tmp_path / "layer.tif")
     for name in ("level.png", "layer.tif"):
-        with pytest.raises(DataError, match="its transparency is not read"):
+        with pytest.raises(DataError, match="its transparency, which says where no defect is, is not read"):
             read_mask(tmp_path / name)
     Image.fromarray(np.dstack([white, mask])).save(tmp_path / "layer.png")
     Image.fromarray(mask).save(tmp_path / "plain.tif")

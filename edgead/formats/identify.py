@@ -40,10 +40,9 @@ class _Format(NamedTuple):
     keep_pixels: Callable[[bytes], bytes] = bytes
 
 
-_PNG_START = b"\x89PNG\r\n\x1a\n"
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _FORMATS = (
-    _Format((_PNG_START,), png.check, png.keep_pixels),
+    _Format((png.SIGNATURE,), png.check, png.keep_pixels),
     _Format(_TIFF_STARTS, tiff.check, tiff.keep_colours),
     _Format((b"RIFF",), webp.check),
     _Format((b"BM",), plain.check_bmp),
@@ -79,13 +78,6 @@ def is_lossy(data: bytes) -> bool:
     return data.startswith(JPEG_START) or (data.startswith(b"RIFF") and webp.is_lossy(data))
 
 
-def loses_alpha(data: bytes) -> bool:
-    """Tell whether OpenCV returns an image without its transparency: a PNG with a transparent grey, a grey TIFF."""
-    if data.startswith(_TIFF_STARTS):
-        return tiff.has_two_channels(data)
-    return data.startswith(_PNG_START) and png.has_transparent_grey(data)
-
-
 def check(data: bytes) -> tuple[bytes, int]:
     """Refuse a file that is not whole, or not an image that is read; JPEGs are checked by decoding them.
 
@@ -111,10 +103,25 @@ def refuse_numbers(data: bytes) -> None:
     """Refuse a whole file with pixels that are neither 8 nor 16 bit: their range is a guess. Depth may have them.
 
     Raises:
-        DataError: what they are.
+        DataError: what they are, or OpenCV returns the negative.
     """
     if data.startswith(_TIFF_STARTS):
         tiff.refuse_numbers(data)
+
+
+def refuse_as_mask(data: bytes) -> None:
+    """Refuse a whole file of which OpenCV returns another mask: without its transparency, or the negative.
+
+    Raises:
+        DataError: which of both.
+    """
+    if data.startswith(_TIFF_STARTS):
+        tiff.refuse_negative(data)
+    if tiff.has_two_channels(data) if data.startswith(_TIFF_STARTS) else png.has_transparent_grey(data):
+        raise DataError(
+            "its transparency, which says where no defect is, is not read. "
+            "Save it in colour, for instance with:  magick IN PNG32:OUT.png"
+        )
 
 
 def _find_format(data: bytes) -> _Format | None:

@@ -8,6 +8,7 @@ from edgead.errors import DataError
 from edgead.formats.limits import refuse_pages, refuse_size
 from edgead.formats.orientation import read_orientation
 
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER_BYTES = 13
 _COLOUR_TYPE = 25
 """Place of the colour type in a file; 0 is grey without alpha."""
@@ -56,9 +57,9 @@ def check(data: bytes) -> int:
 
 
 def has_transparent_grey(data: bytes) -> bool:
-    """Tell whether a level of grey counts as transparent in a PNG that was checked."""
+    """Tell whether a whole file is a PNG in which a level of grey counts as transparent."""
     at, kind = 8, b""
-    while kind not in (b"IDAT", b"tRNS"):
+    while data.startswith(SIGNATURE) and kind not in (b"IDAT", b"tRNS"):
         length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         at += 12 + length
     return kind == b"tRNS" and data[_COLOUR_TYPE] == 0

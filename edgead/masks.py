@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgead.errors import DataError
 from edgead.formats import identify
 from edgead.formats.reading import read_file
 from edgead.geometry import STRETCH, Geometry
@@ -28,15 +29,19 @@ def read_mask(path: Path, background: tuple[int, int, int] | None = None) -> Mas
         ``(H, W) bool``.
 
     Raises:
-        DataError: the file cannot be read as an image.
+        DataError: the file cannot be read as an image, or OpenCV returns another mask.
     """
-    image = read_image(path)
+    image, data = read_image(path), read_file(path)
+    try:
+        identify.refuse_as_mask(data)
+    except DataError as error:
+        raise DataError(f"Cannot read {path}: {error}.") from None
     drawn = image[:, :, 3] > 0 if image.ndim == 3 and image.shape[2] == 4 else True  # editors leave white elsewhere
     colours = image[:, :, :3] if image.ndim == 3 else image[:, :, None]
     if background is not None:
         return np.asarray((colours != background).any(axis=2) & drawn)
     image = colours.max(axis=2) * drawn
-    lossy = identify.is_lossy(read_file(path))  # whatever the file is called
+    lossy = identify.is_lossy(data)  # whatever the file is called
     return np.asarray(image > (image.max() / 2 if lossy else 0))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from edgead.datasets import Category, check_masks, open_again, open_categories, open_category, read_labelled_mask
 from edgead.errors import DataError
@@ -98,6 +99,22 @@ def test_a_mask_may_be_drawn_on_a_transparent_layer(tmp_path: Path) -> None:
     layer[4:10, :8, 3] = 128
     assert cv2.imwrite(str(tmp_path / "layer.png"), layer)
     assert read_mask(tmp_path / "layer.png").sum() == 6 * 8
+
+
+def test_a_mask_whose_transparency_opencv_does_not_return_is_refused(tmp_path: Path) -> None:
+    """Such masks marked the whole picture: what is transparent, and no defect, came back as white."""
+    mask = np.zeros((16, 24), np.uint8)
+    mask[4:10, 3:11] = 255
+    white = np.full_like(mask, 255)
+    Image.fromarray(np.where(mask, 128, white).astype(np.uint8)).save(tmp_path / "level.png", transparency=255)
+    Image.fromarray(np.dstack([white, mask])).save(tmp_path / "layer.tif")
+    for name in ("level.png", "layer.tif"):
+        with pytest.raises(DataError, match="its transparency, which says where no defect is, is not read"):
+            read_mask(tmp_path / name)
+    Image.fromarray(np.dstack([white, mask])).save(tmp_path / "layer.png")
+    Image.fromarray(mask).save(tmp_path / "plain.tif")
+    for name in ("layer.png", "plain.tif"):
+        assert np.array_equal(read_mask(tmp_path / name), mask > 0)
 
 
 @pytest.mark.parametrize("parent", ["", "train/good/", "good/"])

@@ -42,7 +42,7 @@ class _Format(NamedTuple):
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _FORMATS = (
-    _Format((b"\x89PNG\r\n\x1a\n",), png.check, png.keep_pixels),
+    _Format((png.SIGNATURE,), png.check, png.keep_pixels),
     _Format(_TIFF_STARTS, tiff.check, tiff.keep_colours),
     _Format((b"RIFF",), webp.check),
     _Format((b"BM",), plain.check_bmp),
@@ -103,10 +103,25 @@ def refuse_numbers(data: bytes) -> None:
     """Refuse a whole file with pixels that are neither 8 nor 16 bit: their range is a guess. Depth may have them.
 
     Raises:
-        DataError: what they are.
+        DataError: what they are, or OpenCV returns the negative.
     """
     if data.startswith(_TIFF_STARTS):
         tiff.refuse_numbers(data)
+
+
+def refuse_as_mask(data: bytes) -> None:
+    """Refuse a whole file of which OpenCV returns another mask: without its transparency, or the negative.
+
+    Raises:
+        DataError: which of both.
+    """
+    if data.startswith(_TIFF_STARTS):
+        tiff.refuse_negative(data)
+    if tiff.has_two_channels(data) if data.startswith(_TIFF_STARTS) else png.has_transparent_grey(data):
+        raise DataError(
+            "its transparency, which says where no defect is, is not read. "
+            "Save it in colour, for instance with:  magick IN PNG32:OUT.png"
+        )
 
 
 def _find_format(data: bytes) -> _Format | None:

@@ -8,7 +8,10 @@ from edgead.errors import DataError
 from edgead.formats.limits import refuse_pages, refuse_size
 from edgead.formats.orientation import read_orientation
 
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER_BYTES = 13
+_COLOUR_TYPE = 25
+"""Place of the colour type in a file; 0 is grey without alpha."""
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Channels, by colour type."""
 _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
@@ -51,6 +54,15 @@ def check(data: bytes) -> int:
     if not has_pixels:  # OpenCV would go on behind the end, to what was not checked
         raise DataError("the file is damaged (it holds no pixels)")
     return orientation
+
+
+def has_transparent_grey(data: bytes) -> bool:
+    """Tell whether a whole file is a PNG in which a level of grey counts as transparent."""
+    at, kind = 8, b""
+    while data.startswith(SIGNATURE) and kind not in (b"IDAT", b"tRNS"):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        at += 12 + length
+    return kind == b"tRNS" and data[_COLOUR_TYPE] == 0
 
 
 def keep_pixels(data: bytes) -> bytes:

@@ -23,7 +23,7 @@ _WANTED = {
 }
 _NONE = 1
 _COMPRESSIONS = {_NONE: "not", 5: "LZW", 8: "Deflate", 32946: "Deflate", 32773: "PackBits"}
-_YCBCR = 6
+_WHITE_IS_ZERO, _YCBCR = 0, 6
 _REDUCED, _MASK = 1, 4
 _FORMATS = {1: "unsigned integers", 2: "signed integers", 3: "floating-point numbers"}
 _MAX_PAGES = 1000
@@ -74,6 +74,24 @@ def refuse_numbers(data: bytes) -> None:
     bits, kind = max(page.get(_BITS, (1,))), _first(page, _FORMAT, 1)
     if bits > 16 or kind in (2, 3):
         raise DataError(f"its pixels are {bits}-bit {_FORMATS.get(kind, 'values')}. Scale them to 8 or 16 bits")
+    refuse_negative(data)
+
+
+def refuse_negative(data: bytes) -> None:
+    """Refuse a whole TIFF in which 0 is white, if it has more than 8 bits: OpenCV returns its negative.
+
+    Raises:
+        DataError: it is one.
+    """
+    page = next(read_tables(data, 1, _WANTED))
+    bits = max(page.get(_BITS, (1,)))
+    if bits > 8 and _first(page, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
+        raise DataError(f"0 is white in it (photometric interpretation 0), with {bits} bits. Save it with black as 0")
+
+
+def has_two_channels(data: bytes) -> bool:
+    """Tell whether a whole TIFF has grey and one more channel, which is its alpha."""
+    return _first(next(read_tables(data, 1, _WANTED)), _SAMPLES, 1) == 2
 
 
 def _first(page: Tags, tag: int, default: int) -> int:

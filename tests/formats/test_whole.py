@@ -21,7 +21,9 @@ from PIL import Image
 from edgead.errors import ConfigError, DataError
 from edgead.formats import limits, lzw
 from edgead.formats.decoding import decode_image
-from edgead.images import COLOUR, is_image, read_frame, read_image
+from edgead.formats.tags import replace_value
+from edgead.images import COLOUR, is_image, read_depth, read_frame, read_image
+from edgead.masks import read_mask
 from edgead.runtime.sources.files import open_path
 
 RNG = np.random.default_rng(0)
@@ -276,6 +278,19 @@ def test_other_kinds_of_pixels_are_read() -> None:
         image = colours.convert(mode)
         image.save(stream, kind)
         assert np.array_equal(decode_image(stream.getvalue()), np.asarray(image.convert("RGB"))[:, :, ::-1])
+
+
+def test_a_tiff_in_which_0_is_white_is_read_so_or_refused(tmp_path: Path) -> None:
+    """X-ray cameras write them. OpenCV turns 8 bits, and returns the negative of 16: of one part, two pictures."""
+    grey = PART[:, :, 0]
+    for image in (grey, grey.astype(np.uint16) << 8):
+        data = bytes(cv2.imencode(".tif", image)[1])
+        (tmp_path / f"{image.itemsize}.tif").write_bytes(replace_value(data, 262, 1, 0))
+    assert np.array_equal(read_frame(tmp_path / "1.tif")[:, :, 0], 255 - grey)
+    for read in (read_frame, read_mask):
+        with pytest.raises(DataError, match=r"0 is white in it \(photometric interpretation 0\), with 16 bits"):
+            read(tmp_path / "2.tif")
+    assert np.array_equal(read_depth(tmp_path / "2.tif"), grey.astype(np.float32) * 256)  # distances have no white
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])

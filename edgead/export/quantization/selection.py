@@ -189,7 +189,11 @@ def _draft(
         mask_threshold=limits.mask,
         held_out=limits.held_out,
     )
-    summary = f"{found.precision}: {record.describe()}; scores differ by at most {errors['score_error']:.2g}"
+    summary = (
+        f"{found.precision}: {record.describe()}; on these {len(gate.frames)} held-out and synthetic images scores "
+        f"differ by at most {errors['score_error']:.2g}, and the threshold is {limits.threshold.value:.4g} (fp32: "
+        f"{gate.threshold.value:.4g})"
+    )
     return BundleDraft(folder, manifest, dataclasses.replace(float32.golden, variants=found.golden), summary)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -235,6 +236,8 @@ def test_the_command_line(trained: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert entry["manifest"]["calibration"]["images"] == 8
     assert entry["manifest"]["calibration"]["method"] == "percentile"
     assert "settled verdicts" in printed.err
+    value = entry["manifest"]["threshold"]["value"]
+    assert re.search(rf"differ by at most \S+, and the threshold is {value:.4g} \(fp32: [\d.]+\)", printed.err)
     assert run_cli("inspect", out) == 0
     shown = capsys.readouterr().out
     assert "precision  int8" in shown

@@ -22,11 +22,21 @@ from edgead.machine import (
 )
 from edgead.runtime.engines.opening import all_specs
 
+
+def _of_engines() -> dict[str, tuple[str, str]]:
+    """Return what the packages of the CPU engines are for: the first engine with a package stands for it."""
+    purposes: dict[str, tuple[str, str]] = {}
+    for spec in all_specs().values():
+        if spec.module and not spec.on_gpu:
+            purposes.setdefault(spec.module, (spec.purpose, spec.extra))
+    return purposes
+
+
 PURPOSES = {
     "numpy": ("arrays", ""),
     "cv2": ("reading images and cameras", "cpu"),
     "simplejpeg": ("reading JPEG files and MJPEG cameras", "jpeg"),
-    **{each.module: (each.purpose, each.extra) for each in all_specs().values() if each.module and not each.on_gpu},
+    **_of_engines(),
     "av": ("RTSP cameras and videos, detects damaged frames", "rtsp"),
     "harvesters": ("GenICam cameras", "genicam"),
     "paho.mqtt": ("the MQTT sink", "mqtt"),

@@ -119,6 +119,16 @@ def test_messages_refer_to_pages_that_exist() -> None:
     assert all((ROOT / name).exists() for name in named)
 
 
+def test_messages_that_troubleshooting_quotes_exist() -> None:
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "edgead").rglob("*.py"))
+    rows = re.findall(
+        r"^\| ([^|]+) \|", (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    quoted = [piece.strip() for row in rows for text in re.findall(r'"([^"]+)"', row) for piece in text.split("…")]
+    assert len(quoted) > 3
+    assert not [piece for piece in quoted if piece not in sources]
+
+
 GROUPS = {"edgead.sources", "edgead.sinks", "edgead.engines"}
 """Entry point groups, which look like modules."""
 

@@ -156,6 +156,11 @@ def test_doctor_imports_what_it_reports_on(tmp_path: Path, monkeypatch: pytest.M
     assert lines["works"] == doctor.Finding("works", True, "works 7, an example")
 
 
+def test_doctor_says_what_an_engine_is_for_and_not_its_less_exact_variant() -> None:
+    assert doctor.PURPOSES["openvino"] == ("the faster engine on many x86 CPUs", "cpu")
+    assert doctor.PURPOSES["onnxruntime"] == ("the CPU engine", "cpu")
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [("sse2 avx2 avx512f", True), ("sse2 avx512_vnni", False), ("sse2 avx_vnni", False), ("asimd asimddp", False)],

@@ -72,6 +72,23 @@ class Frames:
             f"{aspects.min():.3g} to {aspects.max():.3g} count as trained. Remove them if they show another view."
         )
 
+    def describe_untrained_shapes(self, trained: Frames) -> str:
+        """Return a warning of the held-out images whose aspect ratio no training image has; else nothing."""
+        if not self.sizes or not trained.sizes:
+            return ""
+        low, high = trained.size_ranges()["aspects"]
+        odd = [
+            path
+            for path, (height, width) in zip(self.paths, self.sizes)
+            if not low * (1 - SAME_ASPECT) <= width / height <= high * (1 + SAME_ASPECT)
+        ]
+        if not odd:
+            return ""
+        return (
+            f"Warning: {len(odd)} of {len(self.sizes)} held-out images have an aspect ratio that no training image "
+            f"has: {some(odd)}. The threshold counts their scores. Remove them if they show another view."
+        )
+
     def only(self, numbers: Sequence[int]) -> Frames:
         """Return some of them; the fingerprint stays that of all."""
         paths = tuple(self.paths[number] for number in numbers)

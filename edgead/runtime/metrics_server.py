@@ -89,6 +89,12 @@ class MetricsServer:
         self._server.server_close()
 
 
+def as_url(host: str, port: int) -> str:
+    """Return ``http://HOST:PORT/`` to show to people, with the name of this machine for all of its addresses."""
+    everywhere = host in ("0.0.0.0", "::")
+    return f"http://{socket.gethostname() if everywhere else f'[{host}]' if ':' in host else host}:{port}/"
+
+
 def is_local(host: str) -> bool:
     """Return whether only this machine reaches an address."""
     with contextlib.suppress(ValueError):

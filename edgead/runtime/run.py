@@ -16,7 +16,7 @@ from edgead.runtime.frame_inspector import FrameInspector, refuse_other_depth
 from edgead.runtime.gate import Gate
 from edgead.runtime.inspector import load
 from edgead.runtime.ledger import Ledger, Snapshot
-from edgead.runtime.metrics_server import MetricsServer, parse_address
+from edgead.runtime.metrics_server import MetricsServer, as_url, parse_address
 from edgead.runtime.observer import Line, Observer
 from edgead.runtime.on_time import OnTime
 from edgead.runtime.pipeline import run_stream
@@ -152,7 +152,10 @@ def run(
         stack.callback(control.close)
         if address:
             render, token = partial(reporter.to_prometheus, inspector), fill_secrets(metrics_token)
-            stack.callback(MetricsServer(address[1], render, address[0], token, reporter.on_time.why_not).close)
+            server = MetricsServer(address[1], render, address[0], token, reporter.on_time.why_not)
+            stack.callback(server.close)
+            if not address[1]:
+                say(f"Metrics: {as_url(address[0], server.port)}metrics")
         unused.pop_all()  # from here on `run_stream` closes them
         try:
             run_stream(

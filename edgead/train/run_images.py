@@ -87,6 +87,8 @@ def read_images(run: RunConfig, folder: Path, console: Console) -> RunImages:
     held_out = load_frames([Path(run.data, name) for name in run.held_out], canvas, run.pixels, geometry=geometry)
     report_skipped(held_out, "held-out image", console)
     report_dark(held_out, "held-out image", run.bit_depth, console)
+    if shapes := held_out.describe_untrained_shapes(normals):
+        console.say(shapes)
     if not len(held_out.frames):
         raise DataError(
             f"None of the {len(run.held_out)} images held out for the threshold can be read:\n{held_out.skipped[0]}"

@@ -12,7 +12,7 @@ from edgead.audit import Audit
 from edgead.errors import ConfigError, describe
 from edgead.marks import Marks
 from edgead.runtime.frame_inspector import FrameInspector
-from edgead.runtime.metrics_server import parse_address
+from edgead.runtime.metrics_server import as_url, parse_address
 from edgead.runtime.observer import Line
 from edgead.runtime.result import Result
 from edgead.view.access import Access, read_token
@@ -63,9 +63,7 @@ class View:
         self._bundles, self._folder, self._say = Bundles(bundles), folder, say
         self._link = _listen(host, port)
         self.port = int(self._link.getsockname()[1])
-        everywhere = host in ("0.0.0.0", "::")
-        shown = socket.gethostname() if everywhere else f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self.port}/"
+        self.url = as_url(host, self.port)
         self._seen, self._hub, self._rejects = Seen(), Hub(), Rejects()
         self._feed = Feed(self._hub, self._rejects)
         self._stopped, self._told = threading.Event(), ""

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from listener import Listener
+from tiny import TINY
 
 from edgead.datasets import Frames
 from edgead.decision import conformal_threshold
 from edgead.export.odd_images import stand_apart, warn_of_odd_images
+from edgead.images import encode_png
+from edgead.train import train
 from edgead.train.materials import report_dark
 
 GOOD = np.linspace(0.2, 0.3, 24)
@@ -90,10 +93,13 @@ def test_dark_images_do_not_hide_among_others(black: tuple[int, ...], bit_depth:
     assert said in "".join(heard.said)
 
 
-def shaped(*sizes: tuple[int, int]) -> str:
+def of_sizes(*sizes: tuple[int, int]) -> Frames:
     names = tuple(Path(f"{number}.png") for number in range(len(sizes)))
-    pictures = np.zeros((len(sizes), 4, 4, 3), np.uint8)
-    return Frames(pictures, names, (), "", sizes).describe_odd_shapes()
+    return Frames(np.zeros((len(sizes), 4, 4, 3), np.uint8), names, (), "", sizes)
+
+
+def shaped(*sizes: tuple[int, int]) -> str:
+    return of_sizes(*sizes).describe_odd_shapes()
 
 
 def test_an_image_of_another_shape_is_named() -> None:
@@ -103,3 +109,24 @@ def test_an_image_of_another_shape_is_named() -> None:
     assert shaped(*[(96, 128)] * 9, (192, 256)) == ""  # another resolution
     assert shaped(*[(96, 128)] * 5, *[(128, 96)] * 5) == ""  # two views
     assert shaped((96, 128), (128, 96)) == ""
+
+
+def test_a_held_out_image_of_a_shape_that_was_not_trained_is_named(tmp_path: Path) -> None:
+    """Its score could set the threshold, and the training images, which were looked at alone, all had one shape."""
+    for number in range(9):
+        shape = (64, 100) if number == 8 else (64, 64)
+        place = tmp_path / ("validation" if number > 5 else "train") / "good" / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (*shape, 3), dtype=np.uint8)
+        place.write_bytes(encode_png(noise))
+    heard = Listener()
+    train("draem", tmp_path, preset="nano", settings=TINY, out=tmp_path / "run", device="cpu", console=heard)
+    [said] = [line for line in heard.said if "aspect ratio" in line]
+    assert "1 of 3 held-out images have an aspect ratio that no training image has" in said
+    assert "validation/good/8.png" in said
+
+
+def test_held_out_images_are_compared_with_the_range_of_the_training() -> None:
+    trained = of_sizes((96, 128), (128, 96))
+    assert of_sizes((96, 96), (192, 256), (97, 128)).describe_untrained_shapes(trained) == ""
+    assert "2 of 3" in of_sizes((96, 96), (50, 100), (100, 50)).describe_untrained_shapes(trained)

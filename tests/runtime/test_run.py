@@ -334,6 +334,21 @@ def test_a_shadow_that_is_the_bundle_itself_is_pointed_out(tmp_path: Path) -> No
     assert any("is the bundle that decides. Nothing is compared" in line for line in console.said)
 
 
+def test_a_free_port_for_metrics_is_printed(tmp_path: Path) -> None:
+    first = make_level_bundle(tmp_path / "a.edgead")
+    (tmp_path / "1.png").write_bytes(encode_png(frame_of(50)))
+    console, texts = Listener(), []
+
+    def read(_: Result) -> None:
+        [url] = [line.removeprefix("Metrics: ") for line in console.said if line.startswith("Metrics: ")]
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            texts.append(answer.read().decode())
+
+    source = str(tmp_path / "1.png")
+    run(first.path, sources=[source], engine="onnxruntime", metrics="0", on_result=read, console=console)
+    assert "edgead_frames_captured_total" in texts[0]
+
+
 def test_metrics_are_served_on_this_machine_only(inspector: Inspector) -> None:
     ledger = Ledger()
     run_stream(inspector, iter(NOISE[:2]), [], ledger)

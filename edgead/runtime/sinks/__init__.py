@@ -75,12 +75,14 @@ def refuse_twice(sinks: Iterable[object]) -> None:
     """
     places: dict[str, str] = {}
     for uri in (sink.strip() for sink in sinks if isinstance(sink, str)):
-        place, scheme = _place_of(uri), scheme_of(uri)
-        if (other := places.get(place)) == scheme:
+        other = places.get(place := _place_of(uri))
+        if other is None:
+            places[place] = uri
+        elif scheme_of(other) == scheme_of(uri):
             raise ConfigError(f"The sink {redact(uri)} is given twice, and would get every result twice.")
-        if other is not None:
-            raise ConfigError(f"The sinks {other}: and {redact(uri)} would write to one file. Name another for one.")
-        places[place] = scheme
+        else:
+            text = f"The sinks {redact(other)} and {redact(uri)} would write to one file. Name another for one."
+            raise ConfigError(text)
 
 
 def _place_of(uri: str) -> str:

@@ -81,7 +81,8 @@ class Webhook(BaseSink):
                 self._away = False
                 return
         self._away = True
-        raise SinkError(f"not taken in {attempt + 1} attempts: {reason}")
+        tries = "1 attempt" if attempt == 0 else f"{attempt + 1} attempts"
+        raise SinkError(f"not taken in {tries}: {reason}")
 
     def _post(self, result: Result) -> str:
         """Return why the post must be retried; empty if the server has taken it."""

@@ -34,8 +34,8 @@ class Audit:
         )
 
 
-def append_line(path: Path, values: dict[str, object]) -> None:
-    """Append a JSON line that is on the disk when this returns; its folder is created.
+def append_line(path: Path, values: dict[str, object]) -> int:
+    """Append a JSON line that is on the disk when this returns, and return its bytes; the folder is created.
 
     Several processes may append to one file. A line that cannot be written completely is taken back, so that it
     damages no other one. A cut last line, of a machine that lost its power, is ended first.
@@ -47,12 +47,12 @@ def append_line(path: Path, values: dict[str, object]) -> None:
     with file_lock(path.with_name(f".{path.name}.lock"), lambda: None):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
         try:
-            _append(descriptor, json.dumps(values).encode() + b"\n")
+            return _append(descriptor, json.dumps(values).encode() + b"\n")
         finally:
             os.close(descriptor)
 
 
-def _append(descriptor: int, line: bytes) -> None:
+def _append(descriptor: int, line: bytes) -> int:
     before = os.lseek(descriptor, 0, os.SEEK_END)
     os.lseek(descriptor, max(before - 1, 0), os.SEEK_SET)
     data = line if os.read(descriptor, 1) in (b"", b"\n") else b"\n" + line
@@ -65,3 +65,4 @@ def _append(descriptor: int, line: bytes) -> None:
         with contextlib.suppress(OSError):  # not a file, but a device
             os.ftruncate(descriptor, before)
         raise
+    return written

@@ -65,7 +65,7 @@ class ConfigError(EdgeadError):
 
 
 class DiskError(ConfigError):
-    """A disk is full or fails: what cannot be opened now may be opened later."""
+    """A disk is full or fails, or has damaged a file: what cannot be opened now may be opened later."""
 
 
 class TrainingError(EdgeadError):

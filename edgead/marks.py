@@ -109,13 +109,24 @@ class Marks:
             made = Mark(str(result["id"]), mark, by, utc_now("milliseconds"), name, dict(result), why)
             line = dataclasses.asdict(made)
             try:
-                append_line(self._path, line if why else {key: value for key, value in line.items() if key != "why"})
+                grown = append_line(
+                    self._path, line if why else {key: value for key, value in line.items() if key != "why"}
+                )
             except BaseException:
                 if mark != before:
                     path.unlink(missing_ok=True)
                 raise
             for other in FOLDERS.keys() - {mark}:  # where it was, or was left by a process that was killed
                 self._place(other, stem).unlink(missing_ok=True)
+            self._take(made, grown)
+
+    def _take(self, made: Mark, grown: int) -> None:
+        """Remember a mark that was appended. Reading all of them again for each would take a square of their number."""
+        with self._lock, contextlib.suppress(OSError):
+            facts = self._path.stat()
+            if self._seen and facts.st_size == self._seen[1] + grown:
+                self._seen = facts.st_mtime_ns, facts.st_size
+                self._marks = {**self._marks, made.id: made}
 
     def _place(self, mark: str, stem: str) -> Path:
         folder = FOLDERS[mark]

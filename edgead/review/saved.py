@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,22 +66,23 @@ def mark_files(
         OSError: mark or audit log cannot be written; what is left is not marked.
     """
     check_mark(mark)
-    found = [(_reject_of(file, marks), file) for file in files]
-    for (reject, folder), _ in found:
-        place = Marks(folder)
+    marks_in = functools.cache(Marks)  # read once, not once for each file
+    found = [_reject_of(file, marks, marks_in) for file in files]
+    for reject, folder in found:
+        place = marks_in(folder)
         Audit(folder).write(
             by, COMMAND_LINE, "mark", id=reject.result["id"], mark=mark, **({"why": why} if why else {})
         )
         place.set(reject.stem, reject.result, mark, by, reject.picture.read_bytes, why)
-    return [reject for (reject, _), _ in found]
+    return [reject for reject, _ in found]
 
 
-def _reject_of(file: Path, marks: Path | None) -> tuple[SavedReject, Path]:
+def _reject_of(file: Path, marks: Path | None, marks_in: Callable[[Path], Marks]) -> tuple[SavedReject, Path]:
     """Return the reject of a file, and the folder of its marks."""
     stem = stem_in(file.name)
     if stem is not None:
         for above in file.resolve().parents[:3]:  # a picture among the marks
-            again = [each for each in Marks(above).all().values() if Path(each.picture).stem == stem]
+            again = [each for each in marks_in(above).all().values() if each.picture.endswith(f"/{stem}.png")]
             if again and (above / again[0].picture).is_file():
                 kept = again[0]
                 return SavedReject(stem, above / kept.picture, dict(kept.result), kept), marks or above

@@ -12,6 +12,7 @@ import pytest
 from command_line import inside
 from level_bundle import frame_of, make_level_bundle
 
+import edgead.marks
 from edgead.bundle import Bundle, read_bundle, write_manifest
 from edgead.bundle.manifest import StoredThreshold
 from edgead.decision import conformal_threshold
@@ -105,6 +106,31 @@ def test_rejects_are_marked_listed_and_marked_again(rejects: Path) -> None:
         ("mark", "Bob", "real defect"),
     ]
     assert lines[0]["why"] == "dust"
+
+
+def test_many_marks_are_not_read_again_for_each(rejects: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marking 2,000 rejects took six minutes: each mark read those before it. The live page did so, too."""
+    read, times = edgead.marks._read, []
+    monkeypatch.setattr(edgead.marks, "_read", lambda path: times.append(path) or read(path))
+    found = saved_rejects(rejects, Marks(rejects / "none"))
+    pictures = [one.picture for one in found]
+    mark_files(pictures[:2], "unsure")
+    page = Marks(rejects / "marks")
+    assert len(page.all()) == 2
+    times.clear()
+    mark_files(pictures[2:], "false reject")
+    assert len(times) == 1
+    assert len(page.all()) == len(pictures) == 8  # it sees marks of another process
+    times.clear()
+    page.set(found[0].stem, found[0].result, "real defect", "", found[0].picture.read_bytes)
+    assert page.all() == Marks(rejects / "marks").all()
+    assert [page.of(one.result["id"]) for one in found[:2]] == ["real defect", "unsure"]
+    assert len(times) == 1  # by the new one of the line before
+    again = [rejects / "marks" / mark.picture for mark in page.all().values()]
+    times.clear()
+    mark_files(again, "real defect")
+    assert len(times) == 1
+    assert set(mark.mark for mark in page.all().values()) == {"real defect"}
 
 
 def test_a_threshold_far_above_all_good_images_is_warned_of(rejects: Path, bundle: Bundle) -> None:

@@ -1,4 +1,4 @@
-"""Sinks whose disk is full when the run begins."""
+"""Sinks whose disk is full, or whose database is damaged, when the run begins."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from typing import Any
 
 import pytest
 from full_disk import run_on_small_disk
+from made_result import make_result, rows_of
+from waiting import wait_until
+
+from edgead.runtime.sink_worker import SinkWorker
+from edgead.runtime.sinks import late, open_sink
 
 HERE = Path(__file__).parent
 PROGRAM = """
@@ -86,3 +91,29 @@ def test_a_full_disk_does_not_keep_a_line_from_starting(uri: str, existing: bool
         assert lines == ["[2, 3]", '{"threshold": 2.5}']
     else:
         assert end["stored"] == 2
+
+
+@pytest.mark.parametrize("uri", ["sqlite:{}", "mqtt://127.0.0.1:1/topic?store={}"])
+def test_a_damaged_database_does_not_keep_a_line_from_starting(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut had cut it. The run ended, the service started it again, and no part was inspected."""
+    if uri.startswith("mqtt"):
+        pytest.importorskip("paho.mqtt.client")
+    path = tmp_path / "r.sqlite"
+    sink = open_sink(uri.format(path))
+    sink.close()
+    path.write_bytes(path.read_bytes()[:3000])
+    worker = SinkWorker(open_sink(uri.format(path)))
+    worker.offer(make_result(1))
+    wait_until(lambda: worker.account()["failed"] == 1)
+    assert "malformed. Move it away, and a new one is begun" in str(worker.account()["last_error"])
+    path.rename(tmp_path / "damaged")
+    monkeypatch.setattr(late, "RETRY_AFTER", 0.0)
+    monkeypatch.setattr(worker.sink, "_next", 0.0)
+    worker.offer(make_result(2))
+    worker.close()
+    account = worker.account()
+    assert (account["taken"], account["failed"]) == (1, 1)
+    if uri.startswith("sqlite"):
+        assert rows_of(path) == [2]

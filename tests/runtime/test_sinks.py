@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 import shutil
@@ -408,6 +409,28 @@ def test_folders_and_links_that_are_named_like_rejects_are_left_alone(tmp_path: 
     assert (tmp_path / f"{name}.json").is_symlink()
 
 
+def test_rejects_that_somebody_has_moved_away_cost_no_others(tmp_path: Path) -> None:
+    """They went on to count: all that was left of the older ones was deleted in a folder that was half empty."""
+    sink = RejectFolder(tmp_path, per_minute=math.inf)
+    for number in (5, 0, 1, 2):  # the newest first: the clock was set back
+        sink.write(make_result(number))
+    sink.max_bytes = sum(path.stat().st_size for path in tmp_path.iterdir())
+    for path in (*tmp_path.glob("*00000001.*"), *tmp_path.glob("*00000002.*")):
+        path.unlink()
+    for number in (3, 4):
+        sink.write(make_result(number))
+    assert len(list(tmp_path.glob("*.json"))) == 4
+    assert sink.deleted == 0
+    sink._next_look = 0.0
+    sink.write(make_result(6))
+    assert sorted(path.stem[-1] for path in tmp_path.glob("*.json")) == ["0", "3", "4", "6"]
+    [gone, *_] = tmp_path.glob("*00000000.json")
+    sink._next_look = math.inf
+    gone.unlink()
+    sink.write(make_result(7))
+    assert sink.deleted == 1  # what was gone is not counted as deleted by the sink
+
+
 def test_a_reject_that_cannot_be_deleted_keeps_no_other_out(tmp_path: Path) -> None:
     """As on a share where somebody looks at it. Every new reject failed, and its bytes were counted as free again."""
     sink = RejectFolder(tmp_path)
@@ -415,6 +438,7 @@ def test_a_reject_that_cannot_be_deleted_keeps_no_other_out(tmp_path: Path) -> N
         sink.write(make_result(number))
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
     small = RejectFolder(tmp_path, max_bytes=size)
+    small._next_look = math.inf  # the folder below stands for a file
     [held] = tmp_path.glob("*00000000.png")
     held.unlink()
     held.mkdir()

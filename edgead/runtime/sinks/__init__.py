@@ -39,7 +39,8 @@ __all__ = ["BaseSink", "Callback", "JsonLines", "LeftOut", "Sink", "open_sink", 
 def open_sink(uri: str) -> Sink:
     """Open a sink by its URI, see docs/sinks.md. Plug-ins may add schemes.
 
-    A sink whose disk is full or fails is opened later: a line must not stand still for its records.
+    A sink whose disk is full or fails, or whose database is damaged, is opened later: a line must not stand still for
+    its records.
 
     Raises:
         ConfigError: an unknown scheme or option, no file or folder, or a missing secret.

@@ -1,4 +1,4 @@
-"""A sink whose disk is full when the run begins. The line runs; the sink is opened when there is room."""
+"""A sink whose disk is full, or whose database is damaged, when the run begins. It is opened when that has passed."""
 
 from __future__ import annotations
 

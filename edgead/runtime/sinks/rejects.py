@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import stat
 import time
@@ -27,6 +28,8 @@ from edgead.runtime.sinks.lines import append_configuration
 from edgead.runtime.sinks.sink import BaseSink, LeftOut
 from edgead.runtime.sources.uri import split_options
 
+LOOK_SHARE = 0.05
+"""Share of the time that counting the files of a full folder may take."""
 _OURS = re.compile(r"(\d{8}T\d{6,}-.*?)(?:\.overlay|\.depth)?\.(?:json|png)")
 
 
@@ -89,14 +92,27 @@ class RejectFolder(BaseSink):
         self.verdicts = verdicts or [Verdict.FAIL, Verdict.UNKNOWN]
         self.deleted = 0
         self._written_at: deque[float] = deque()
-        folder.mkdir(parents=True, exist_ok=True)
-        # Names begin with the time and so sort by age. Other files in the folder are never touched. What a kill left
-        # of a file that was being written counts with its reject.
+        self._next_look = 0.0
         self._rejects: dict[str, dict[Path, int]] = {}
-        for path in sorted(folder.iterdir(), key=lambda path: intended_name(path.name)):
+        self._look()
+
+    def _look(self) -> None:
+        """Count what is in the folder. Somebody may have moved rejects away.
+
+        Names begin with the time and so sort by age. Those that are known keep their order: the clock may have been set
+        since. Other files are never touched. What a kill left of a file that was being written counts with its reject.
+        """
+        began = time.monotonic()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        found: dict[str, dict[Path, int]] = {}
+        for path in sorted(self.folder.iterdir(), key=lambda path: intended_name(path.name)):
             if (stem := stem_in(intended_name(path.name))) and (size := _size_of(path)) is not None:
-                self._rejects.setdefault(stem, {})[path] = size
+                found.setdefault(stem, {})[path] = size
+        known = {stem: found.pop(stem) for stem in self._rejects if stem in found}
+        self._rejects = {**found, **known}
         self._bytes = sum(sum(sizes.values()) for sizes in self._rejects.values())
+        now = time.monotonic()
+        self._next_look = now + (now - began) / LOOK_SHARE
 
     def configure(self, configuration: Mapping[str, Any]) -> None:
         """Append it to ``configurations.jsonl`` in the folder."""
@@ -125,6 +141,8 @@ class RejectFolder(BaseSink):
         if size > self.max_bytes:
             raise LeftOut("max_mb")
         self._forget(stem)  # the same result, written again
+        if self._bytes + size > self.max_bytes and time.monotonic() >= self._next_look:
+            self._look()
         if self._bytes + size > self.max_bytes:
             self._make_room(size)
         saved: dict[Path, int] = {}
@@ -161,9 +179,10 @@ class RejectFolder(BaseSink):
     def _forget(self, stem: str) -> None:
         files = self._rejects.get(stem, {})
         for path in sorted(files, key=lambda path: path.suffix):  # .json first: where it is, the pictures are, too
+            there = os.path.lexists(path)
             path.unlink(missing_ok=True)
             self._bytes -= files.pop(path)
-            self.deleted += path.suffix == ".json"
+            self.deleted += there and path.suffix == ".json"
         self._rejects.pop(stem, None)
 
 

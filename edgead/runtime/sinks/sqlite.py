@@ -24,7 +24,8 @@ RETRY_FOR = 10.0
 _BUSY = 1.0
 """Seconds that SQLite itself waits for a lock: short, because this wait cannot be interrupted."""
 _PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
-_PASSING_IN_SQLITE = {"database or disk is full", "disk I/O error"}
+_DAMAGED = "database disk image is malformed"
+_PASSING_IN_SQLITE = {"database or disk is full", "disk I/O error", _DAMAGED}
 Lock = AbstractContextManager[object]
 _NO_LOCK = nullcontext()
 _COLUMNS = (
@@ -50,7 +51,7 @@ def connect(path: Path, *, exclusive: bool = False) -> sqlite3.Connection:
         exclusive: lock out other processes while it is open.
 
     Raises:
-        DiskError: the disk is full or fails.
+        DiskError: the disk is full or fails, or the database is damaged.
         ConfigError: not a database, or it cannot be created, written or locked.
     """
     connection = None
@@ -74,9 +75,10 @@ def connect(path: Path, *, exclusive: bool = False) -> sqlite3.Connection:
 
 
 def unusable(what: str, error: OSError | sqlite3.Error) -> ConfigError:
-    """Return the error for a database that cannot be used; a DiskError where that may pass."""
+    """Return the error for a database that cannot be used; a DiskError where that may pass, or the file be moved."""
     passing = error.errno in _PASSING if isinstance(error, OSError) else str(error) in _PASSING_IN_SQLITE
-    return (DiskError if passing else ConfigError)(f"{what}: {error}.")
+    remedy = " Move it away, and a new one is begun." if str(error) == _DAMAGED else ""
+    return (DiskError if passing else ConfigError)(f"{what}: {error}.{remedy}")
 
 
 class Transactions:
@@ -143,7 +145,7 @@ class SqliteSink(BaseSink):
     twice. If the file is renamed, replaced or deleted, the next ones go into a new database under its name.
 
     Raises:
-        DiskError: the disk is full or fails.
+        DiskError: the disk is full or fails, or the database is damaged.
         ConfigError: the file cannot be written, or has another table of that name.
     """
 

@@ -291,6 +291,13 @@ def test_a_phone_needs_no_sideways_scrolling(line: Line) -> None:
     page.set_viewport_size({"width": 1280, "height": 900})
 
 
+def test_an_hour_is_named_by_when_it_began(line: Line) -> None:
+    page = line.page.context.browser.new_context(timezone_id="Asia/Kolkata").new_page()
+    page.goto(line.url)
+    told(page, "#hours td:first-child", r"^\d\d:30$")  # counted by hours of UTC
+    page.context.close()
+
+
 def test_the_page_asks_nobody_else_and_breaks_no_rule(line: Line) -> None:
     expected = ("401", "Failed to load resource")  # the browser notes the wrong token
     assert [text for text in line.page.complaints if not any(one in text for one in expected)] == []

@@ -1,6 +1,6 @@
 // What concerns the whole run: counts per hour, ledger, model, sinks.
 
-import { byCause, byId, count, element, facts, number, setText } from "./dom.js";
+import { byCause, byId, clock, count, element, facts, number, setText } from "./dom.js";
 
 const HOUR_COLUMNS = [["Hour", "began"], ["PASS", "passed"], ["FAIL", "failed"], ["UNKNOWN", "unknown"], ["dropped", "dropped"], ["rejected", "share"]];
 
@@ -33,7 +33,7 @@ function showHours(state) {
   }
   const rows = [...sums].sort(([a], [b]) => b - a).slice(0, 8).map(([began, sum]) => {
     const decided = sum.passed + sum.failed;
-    const hour = `${String(new Date(began * 1000).getHours()).padStart(2, "0")}:00`;
+    const hour = clock(new Date(began * 1000)).slice(0, -3);  // where clocks differ by half an hour, not the full one
     const share = decided ? `${number(100 * sum.failed / decided, 3)} %` : "–";
     return [hour, count(sum.passed), count(sum.failed), count(sum.unknown), count(sum.dropped), share];
   });

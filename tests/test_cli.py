@@ -198,7 +198,7 @@ def test_predict_keeps_no_results_that_nobody_reads(
         (["train", "--data", "PARTS", "--set", "widht=3"], "Unknown setting 'widht'"),
         (["train", "--data", "PARTS", "--device", "cuda:9", "--preset", "nano"], "cuda:9 does not exist"),
         (["train", "--resume"], "No unfinished run"),
-        (["train", "--resume", "--preset", "edge"], "--preset cannot be changed"),
+        (["train", "--resume", "--preset", "edge"], "--preset cannot be given with --resume"),
         (["train", "--data", "PARTS", "--seed", "-1"], "--seed"),
         (["export"], "No finished run of draem"),
         (["export", "--checkpoint", "EMPTY"], "is not a training run"),

@@ -265,10 +265,10 @@ def refuse_given(when: str, *names: str) -> None:
 
 
 def refuse_to_change(*allowed: str) -> None:
-    """Refuse options that were fixed when the run was started, all but these."""
+    """Refuse options that were fixed when the run was started, also with the same value: all but these."""
     for name, option in _given().items():
         if name not in allowed:
-            raise click.UsageError(f"{option} cannot be changed when a run is resumed.")
+            raise click.UsageError(f"{option} cannot be given with --resume: the run keeps its own. Leave it out.")
 
 
 def required(data: Path | None) -> Path:

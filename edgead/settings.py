@@ -11,6 +11,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import PurePath
 from typing import Any, Literal, Union
 
 from edgead.errors import ConfigError, unknown
@@ -22,13 +23,25 @@ _KINDS = {int: "a whole number", float: "a number", bool: "on or off", str: "tex
 
 
 def refuse_text(name: str, values: object) -> None:
-    """Refuse a text in place of a list of texts: each of its characters would be one.
+    """Refuse a text in place of a list of texts: each of its characters would be one. None stands for no list.
 
     Raises:
-        ConfigError: it is one.
+        ConfigError: it is one, or no list either.
     """
-    if isinstance(values, str):
-        raise ConfigError(f"{name} must be a list, not a text. Write  {name}=[{values!r}]")
+    if isinstance(values, str | PurePath):
+        raise ConfigError(f"{name} must be a list, not a text. Write  {name}=[{str(values)!r}]")
+    if values is not None and (not isinstance(values, Iterable) or hasattr(values, "dtype")):
+        raise ConfigError(f"{name} must be a list of texts, not {type(values).__name__}.")
+
+
+def check_text(name: str, value: object) -> None:
+    """Refuse what is not a text, as on the command line.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} must be a text, written as on the command line, not {value!r}.")
 
 
 def check_count(name: str, value: object, least: int = 1, note: str = "") -> None:
@@ -64,6 +77,7 @@ def split_settings(texts: Iterable[str], usage: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for text in texts:
+        check_text("A setting", text)
         name, separator, value = text.partition("=")
         if not separator or not name.strip():
             raise ConfigError(f"Settings are written {usage}, not '{text}'.")

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -337,11 +337,16 @@ def run(
     given = Arguments(bundle, product, triggers, with_file("part_rules", part_rules), control)
     options["shapes"] = with_file("shapes", options["shapes"])
     check_visible_secrets(console)
+    if not check:
+        limit_waiting()
+    from edgead.line.drift import Drift, DriftSettings
+
+    drift = DriftSettings(drift_window, drift_alarms, drift_every)
+    _refuse_idle(view, triggers, drift_window, options)
     if check:
+        _refuse_wrong(view, options)
         _show_check(look(given, options, console), as_json)
         return
-    limit_waiting()
-    from edgead.line.drift import Drift, DriftSettings
     from edgead.runtime.run import RunSummary
     from edgead.runtime.run import run as go
     from edgead.runtime.speed import describe_speed
@@ -358,11 +363,8 @@ def run(
                 console.say(parts_line(summary["parts"]))
         console.say(describe_speed(summary["speed_ms"]))
 
-    watch = Drift(DriftSettings(drift_window, drift_alarms, drift_every), console.say)
-    observer = None
-    if view is None:
-        refuse_given("without --view", "view_token", "view_bundles", "view_folder")
-    else:
+    watch, observer = Drift(drift, console.say), None
+    if view is not None:
         from edgead.view.view import View
 
         observer = View(view, token=view_token, bundles=view_bundles, folder=view_folder, say=console.say)
@@ -370,8 +372,6 @@ def run(
         from edgead.line.parts import CAPACITY
 
         options["capacity"] = CAPACITY
-    else:
-        refuse_given("without --trigger", "part_rules")
     try:
         with open_line(given, options, console) as (decides, gate, settings):
             go(
@@ -389,6 +389,29 @@ def run(
         if not ended:
             raise
         sys.exit(INTERRUPTED)  # every captured frame was decided and written: no error
+
+
+def _refuse_idle(view: str | None, triggers: Sequence[str], drift_window: int, options: Mapping[str, Any]) -> None:
+    """Refuse options that have no effect without another one."""
+    if view is None:
+        refuse_given("without --view", "view_token", "view_bundles", "view_folder")
+    if not triggers:
+        refuse_given("without --trigger", "part_rules")
+    if options["metrics"] is None:
+        refuse_given("without --metrics", "metrics_token")
+    if not drift_window:
+        refuse_given("with --drift-window 0", "drift_alarms", "drift_every")
+
+
+def _refuse_wrong(view: str | None, options: Mapping[str, Any]) -> None:
+    """Refuse what a run would refuse that does not depend on what it opens."""
+    from edgead.runtime.metrics_server import parse_address
+    from edgead.runtime.policy import Policy
+
+    Policy(**{field.name: options[field.name] for field in dataclasses.fields(Policy) if field.name in options})
+    for option, address in (("--metrics", options["metrics"]), ("--view", view)):
+        if address is not None:
+            parse_address(address, option)
 
 
 def _show_check(findings: list[Any], as_json: bool) -> None:

@@ -16,6 +16,8 @@ from edgead.settings import parse_settings, split_settings
 
 LONGEST = 600_000.0
 """Milliseconds."""
+DIGITS = 6
+"""Of a number of frames that must fail, at most: Python refuses to read thousands."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,9 @@ class PartRules:
         check(self)
         if not isinstance(self.fails, str):
             raise ConfigError(f"fails must be text: any, all or a number of frames, not {self.fails!r}.")
-        if self.fails not in ("any", "all") and not (self.fails.isascii() and self.fails.isdecimal()):
-            raise ConfigError(f"fails must be any, all or a number of frames, not '{self.fails}'.")
+        number = self.fails.isascii() and self.fails.isdecimal() and len(self.fails) <= DIGITS
+        if self.fails not in ("any", "all") and not number:
+            raise ConfigError(f"fails must be any, all or a number of frames, not '{self.fails[:40]}'.")
         if self.delay >= self.within:
             raise ConfigError(f"within, {self.within:g} ms, must be longer than the delay of {self.delay:g} ms.")
 

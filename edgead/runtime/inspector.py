@@ -19,7 +19,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.rules import describe_threshold, read_region
 from edgead.runtime.sources.source import Source
 from edgead.runtime.stream import Stream
-from edgead.settings import check_batch
+from edgead.settings import check_batch, refuse_text
 
 
 def load(
@@ -60,6 +60,8 @@ def load(
         DeviceError: this machine cannot run the engine, or its output differs from the reference outputs.
     """
     check_batch(batch)
+    refuse_text("roi", roi)
+    refuse_text("ignore", ignore)
     opened = read_bundle(bundle, trust)
     if roi or ignore:
         if region is not None:

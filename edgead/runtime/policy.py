@@ -59,11 +59,16 @@ class Policy:
         for name in ("max_staleness", "deadline", "silence"):
             value = getattr(self, name)
             if (value is not None or name == "silence") and not (_is_number(value) and value > 0):
-                raise ConfigError(f"{name} must be positive, not {value}.")
+                raise ConfigError(f"{name} must be positive, not {value}{_kind_of(value)}.")
         for name in ("blurred_below", "frozen_after", "keep_warm"):
             value = getattr(self, name)
             if not (_is_number(value) and 0 <= value < math.inf):
-                raise ConfigError(f"{name} must be a number of at least 0, not {value}.")
+                raise ConfigError(f"{name} must be a number of at least 0, not {value}{_kind_of(value)}.")
+
+
+def _kind_of(value: object) -> str:
+    """Return what is wrong with a value that is not a number of Python, as one of NumPy."""
+    return "" if _is_number(value) else f" of the type {type(value).__name__}; take float(…)"
 
 
 def _is_number(value: object) -> bool:

@@ -26,6 +26,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.sink_worker import SinkWorker, open_workers
 from edgead.runtime.sinks import Sink
 from edgead.runtime.sources import ImageSource
+from edgead.runtime.sources.watch import refuse_own_pictures
 
 REPEATED = "image that was named before"
 
@@ -38,11 +39,13 @@ class Collected:
         images: every image and every unreadable file or folder, each with a unique name for its overlay.
         unreadable: those that are not opened, with the reason.
         left_out: one line about the files that are not images or are named twice; empty if there are none.
+        folders: those that were searched.
     """
 
     images: Sequence[tuple[Path, Path]]
     unreadable: Mapping[Path, str]
     left_out: str
+    folders: Sequence[Path] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -77,7 +80,7 @@ def collect_images(paths: Sequence[Path]) -> Collected:
     described = describe_left_out(+left_out)
     if not found:
         raise SourceError(f"No images in {', '.join(map(str, paths))}." + (f" ({described})" if described else ""))
-    return Collected(_name_overlays(found), unreadable, described)
+    return Collected(_name_overlays(found), unreadable, described, [root for root in paths if root.is_dir()])
 
 
 def _name_overlays(found: Sequence[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
@@ -140,7 +143,9 @@ def predict(
         paths = [path for path, _ in collected.images]
         names = (name for _, name in collected.images)
         limits = trained_limits(inspector.bundle.manifest)
-        with ImageSource("files", paths, inspector.pixels, collected.unreadable) as frames:
+        opened = ImageSource("files", paths, inspector.pixels, collected.unreadable, searched=collected.folders)
+        refuse_own_pictures([opened], [worker.sink for worker in workers])
+        with opened as frames:
             while prepared := [inspector.try_to_prepare(captured) for captured in itertools.islice(frames, batch)]:
                 for one, result, name in zip(prepared, inspector.try_to_infer(prepared), names):
                     image = one.captured.image

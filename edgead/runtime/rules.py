@@ -21,7 +21,6 @@ from edgead.images import Mask
 from edgead.masks import fit_region, read_mask
 from edgead.runtime.defects import boxes_of, is_finite, mark, mark_in_frame, seen_part
 from edgead.runtime.health import HealthLimits
-from edgead.settings import refuse_text
 
 SHAPES = ("boxes", "contours")
 
@@ -292,8 +291,6 @@ def read_region(
         ConfigError: not a region, a mask of another shape than the frames, or nothing is left to inspect.
         DataError: the image cannot be read.
     """
-    refuse_text("roi", roi)
-    refuse_text("ignore", ignore)
     if not roi and not ignore:
         return None
     counts = np.zeros(size, np.bool_) if roi else np.ones(size, np.bool_)

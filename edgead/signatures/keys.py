@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from edgead.errors import ConfigError, require
-from edgead.files import refuse_existing
 
 EXTRA = "sign"
 PUBLIC = ".pub"
@@ -39,7 +38,8 @@ def new_key(path: Path, passphrase: str = "") -> tuple[Path, str]:
     if not path.name:
         raise ConfigError(f"'{path}' has no name. Name the file of the private key, as in  edgead keys new ours.key")
     public = path.with_name(path.name + PUBLIC)
-    refuse_existing([path, public], force=False)
+    if found := next((one for one in (path, public) if one.exists()), None):
+        raise ConfigError(f"{found} exists already and was kept. Choose another file for the key.")
     key = ed25519.Ed25519PrivateKey.generate()
     cipher = serialization.NoEncryption()
     if passphrase:

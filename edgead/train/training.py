@@ -14,6 +14,7 @@ from edgead.console import Console
 from edgead.datasets import Category, open_again, open_categories, open_category
 from edgead.errors import CheckpointError, ConfigError
 from edgead.geometry import GeometryRequest
+from edgead.settings import check_text, refuse_text
 from edgead.text import file_name
 from edgead.train import checkpoint, run_config
 from edgead.train.accelerator import check_device
@@ -103,6 +104,12 @@ def train(
     """
     started, created = time.monotonic(), datetime.now(timezone.utc)
     console = console or Console()
+    optional = {"category": category, "preset": preset, "budget": budget, "crop": crop, "tiles": tiles}
+    given = {name: text for name, text in optional.items() if text is not None}
+    for name, text in {"method": method, "device": device, "fit": fit, **given}.items():
+        check_text(name, text)
+    for name, values in {"settings": settings, "donors": donors, "track": track}.items():
+        refuse_text(name, values)
     check_trackers(track)
     if out is None and "RANK" in os.environ:
         raise ConfigError("Several processes need a common folder; set it with --out DIR.")

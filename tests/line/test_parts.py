@@ -467,6 +467,7 @@ def test_a_picture_that_comes_after_the_answer_or_the_next_part_opens_none(inspe
         ({"within": 0}, "within"),
         ({"frames": 0}, "frames"),
         ({"fails": "most"}, "any, all or a number"),
+        ({"fails": "9" * 5000}, "any, all or a number"),
         ({"delay": 1000}, "longer than the delay"),
         ({"min_distance": -1}, "min_distance"),
     ],

@@ -226,6 +226,8 @@ def test_what_makes_sense_is_taken_as_at_load(bundle: Bundle) -> None:
 WRONG: dict[str, tuple[Any, str]] = {
     "another name than a text": ({"engine": None}, "Unknown engine 'None'"),
     "a text for a list of regions": ({"roi": "0,0,1,1"}, r"roi must be a list, not a text. Write  roi=\['0,0,1,1'\]"),
+    "a path for a list of regions": ({"roi": Path("a.png")}, r"Write  roi=\['a.png'\]"),
+    "a mask for a list of regions": ({"roi": np.ones((4, 4), np.bool_)}, "roi must be a list of texts, not ndarray"),
     "a text for a list to ignore": ({"ignore": "0,0,1,0.1"}, "ignore must be a list"),
     "numbers for a region": ({"roi": [(0, 0, 1, 1)]}, "neither a mask image nor x,y,width,height"),
     "a number of text": ({"batch": "2"}, "batch must be a whole number of at least 1, not '2'"),

@@ -95,6 +95,24 @@ def test_frames_are_not_saved_where_they_are_found(
         run_stream(inspector, f"watch:{watched}{options}", [saves], Ledger())  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize("below", ["", "rejects"])
+def test_rejects_are_not_saved_in_the_folder_that_is_inspected(
+    below: str, tmp_path: Path, inspector: Inspector
+) -> None:
+    (tmp_path / "a.png").write_bytes(PICTURE)
+    sink = RejectFolder(tmp_path / below)
+    with pytest.raises(ConfigError, match="again by the next run"):
+        list(predict(inspector, collect_images([tmp_path]), sinks=[sink]))
+    with pytest.raises(ConfigError, match="again by the next run"):
+        run_stream(inspector, str(tmp_path), [sink], Ledger())
+
+
+def test_rejects_may_be_saved_beside_an_inspected_image(tmp_path: Path, inspector: Inspector) -> None:
+    (tmp_path / "a.png").write_bytes(PICTURE)
+    [result] = predict(inspector, collect_images([tmp_path / "a.png"]), sinks=[RejectFolder(tmp_path)])
+    assert result.path == str(tmp_path / "a.png")
+
+
 def test_frames_may_be_saved_in_a_subfolder_that_is_not_watched(tmp_path: Path) -> None:
     source = WatchedFolder(tmp_path)
     assert not source.sees(tmp_path / "rejects")

@@ -70,6 +70,8 @@ def test_what_is_not_there_is_named_without_credentials(uri: str, says: str, cap
 def test_options_of_a_uri_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"Unknown option 'speed' of synthetic:.*Available: width"):
         open_source("synthetic:?speed=3")
+    with pytest.raises(ConfigError, match="come behind a"):
+        open_source("synthetic:frames=3")
     with pytest.raises(ConfigError, match="fps must be a number"):
         open_source("synthetic:?fps=fast")
 

@@ -234,7 +234,9 @@ def test_keys_and_sign_from_the_command_line(bundle: Bundle, tmp_path: Path, mon
     made = json.loads(inside("keys", "new", key, "--passphrase", "${KEY_WORDS}", "--json").stdout)
     assert (key.stat().st_mode & 0o777, key.with_name("cell-7.pub").stat().st_mode & 0o777) == (0o600, 0o644)
     assert b"ENCRYPTED" in key.read_bytes()
-    assert "exists already and was kept" in inside("keys", "new", key).stderr
+    refused = inside("keys", "new", key).stderr
+    assert "exists already and was kept" in refused
+    assert "--force" not in refused  # there is none
     assert made["key"] in inside("keys", "show", made["public"]).stdout
     for arguments, said in (
         ([], "needs a passphrase"),

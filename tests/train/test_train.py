@@ -349,3 +349,17 @@ def test_two_runs_in_the_same_second_get_two_folders(tmp_path: Path) -> None:
 def test_large_seeds(tmp_path: Path, parts: Path) -> None:
     [run] = train("draem", parts, preset="nano", settings=QUICK, out=tmp_path / "run", seed=20261122)
     assert run_config.load_run_config(run).seed == 20261122
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"crop": (0, 0, 1, 1)}, {"tiles": 2}, {"budget": 30}, {"device": 0}, {"fit": None}, {"preset": 5}]
+)
+def test_what_is_not_a_text_is_refused_by_its_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"^{next(iter(wrong))} must be a text, written as on the command line"):
+        train("draem", "absent", **wrong)
+
+
+@pytest.mark.parametrize("name", ["settings", "donors", "track"])
+def test_a_text_in_place_of_a_list_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} must be a list, not a text"):
+        train("draem", "absent", **{name: "text"})  # type: ignore[arg-type]

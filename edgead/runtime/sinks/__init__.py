@@ -18,6 +18,7 @@ from edgead.runtime.sinks.jsonl import JsonLines
 from edgead.runtime.sinks.late import LateSink
 from edgead.runtime.sinks.sink import BaseSink, LeftOut, Sink
 from edgead.runtime.sources.uri import UNSET, complete, redact, refuse_bare_address, scheme_of
+from edgead.settings import check_text
 
 FORMS = "jsonl:FILE (or jsonl:- for standard output), sqlite:FILE, rejects:DIR, http://HOST/PATH, mqtt://HOST/TOPIC"
 _SCHEMES = {
@@ -46,6 +47,7 @@ def open_sink(uri: str) -> Sink:
         ConfigError: an unknown scheme or option, no file or folder, or a missing secret.
         MissingDependencyError: its package is not installed.
     """
+    check_text("The URI of a sink", uri)
     uri = complete(uri)
     scheme = scheme_of(uri)
     if scheme in _SCHEMES:

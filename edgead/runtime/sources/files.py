@@ -38,7 +38,7 @@ def open_path(uri: str, forms: str, pixels: PixelFormat) -> Source:
         if not path.is_dir() and not has_magic(uri):
             raise SourceError(f"The source {uri} does not exist. Available: {forms}.")
         raise SourceError(f"The source {uri} contains no images." + (f" ({remark})" if remark else ""))
-    return ImageSource(uri, entries, pixels, listing.unreadable, remark)
+    return ImageSource(uri, entries, pixels, listing.unreadable, remark, [path] if path.is_dir() else ())
 
 
 def cannot_read(path: Path, why: str, name: str, frame_id: int) -> Captured:
@@ -64,6 +64,7 @@ class ImageSource(FrameSource):
         pixels: of the images.
         unreadable: paths that are not opened, with the reason; each becomes an error in place of a frame.
         remark: see `FrameSource`.
+        searched: folders in which, with their subfolders, the files were found.
     """
 
     def __init__(
@@ -73,9 +74,15 @@ class ImageSource(FrameSource):
         pixels: PixelFormat = COLOUR,
         unreadable: Mapping[Path, str] = MappingProxyType({}),
         remark: str = "",
+        searched: Sequence[Path] = (),
     ) -> None:
         super().__init__(name)
         self.paths, self.pixels, self.unreadable, self.remark = paths, pixels, unreadable, remark
+        self._searched = searched
+
+    def sees(self, folder: Path) -> bool:
+        """Return whether the next run would also inspect images in a folder."""
+        return any(folder.resolve().is_relative_to(own.resolve()) for own in self._searched)
 
     def read(self) -> Iterator[Captured]:
         for frame_id, path in enumerate(self.paths):

@@ -112,7 +112,9 @@ class SyntheticOptions:
 
 def open_synthetic(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """``synthetic:?width=640&height=480&fps=25&frames=1000&seed=0``."""
-    _, options = split_options(uri, SyntheticOptions)
+    name, options = split_options(uri, SyntheticOptions)
+    if name:
+        raise ConfigError(f"{uri}: synthetic: takes no name. Its options come behind a ?, as in synthetic:?fps=25.")
     if min(options.height, options.width) < 1:
         raise ConfigError(f"{uri}: width and height must be at least 1.")
     return SyntheticSource((options.height, options.width), options.fps, options.frames, options.seed)

@@ -15,7 +15,7 @@ from edgead.errors import ConfigError, SourceError
 from edgead.folders import is_beside_colours, is_drawn, is_litter, list_folder, list_subfolders
 from edgead.images import COLOUR, PixelFormat, is_image
 from edgead.runtime.clock import elapsed
-from edgead.runtime.sources.files import cannot_read, capture_file
+from edgead.runtime.sources.files import ImageSource, cannot_read, capture_file
 from edgead.runtime.sources.notify import LOCAL, file_system, open_notifier
 from edgead.runtime.sources.paired import PairedDepth
 from edgead.runtime.sources.rewritten import COARSE, LatestFiles
@@ -328,10 +328,10 @@ def refuse_watched_twice(sources: Iterable[object]) -> None:
 
 
 def refuse_own_pictures(sources: Iterable[object], sinks: Iterable[object]) -> None:
-    """Refuse a sink that saves frames where a source finds them: one part would be inspected again and again.
+    """Refuse a sink that saves frames where a source finds them: one part would be inspected again.
 
     Args:
-        sources: of a run.
+        sources: of a run. Those with a method ``sees(folder)`` find images in folders.
         sinks: of it. Those with a `folder` save pictures there.
 
     Raises:
@@ -340,9 +340,10 @@ def refuse_own_pictures(sources: Iterable[object], sinks: Iterable[object]) -> N
     folders = [folder for sink in sinks if isinstance(folder := getattr(sink, "folder", None), Path)]
     for source in sources:
         for folder in folders:
-            if isinstance(source, WatchedFolder) and source.sees(folder):
+            if isinstance(source, WatchedFolder | ImageSource) and source.sees(folder):
+                when = "again and again" if isinstance(source, WatchedFolder) else "again by the next run"
                 raise ConfigError(
-                    f"The frames saved in {folder} would be inspected again and again: {source.name} watches that "
+                    f"The frames saved in {folder} would be inspected {when}: images are taken from that "
                     "folder.\nSave them elsewhere."
                 )
 

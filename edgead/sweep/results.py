@@ -16,7 +16,7 @@ from edgead.machine import Machine, versions
 from edgead.schema import SchemaError, left_out
 from edgead.sweep.cell import Cell
 from edgead.sweep.store import CellState, Store
-from edgead.text import utc_now
+from edgead.text import percent, utc_now
 
 RESULTS, TABLE = "results.json", "table.txt"
 RESULTS_VERSION = 1
@@ -233,8 +233,8 @@ def format_table(rows: Sequence[SweepRow], averages: Sequence[SeedAverage]) -> s
     header = ["method", "category", "precision", "seeds", "image AUROC", "pixel AUROC", "AUPRO", "p50 ms", "MB"]
     cells = [header]
     for each in averages:
-        shares = [_show(value, 100, 1) for value in (each.image_auroc, each.pixel_auroc, each.aupro)]
-        cost = [UNSTABLE if each.unstable else _show(each.p50_ms, 1, 1), _show(each.size_bytes, 1e-6, 1)]
+        shares = [_show(value, percent) for value in (each.image_auroc, each.pixel_auroc, each.aupro)]
+        cost = [UNSTABLE if each.unstable else _show(each.p50_ms, "{:.1f}".format), _show(each.size_bytes, _megabytes)]
         seeds = f"{len(each.seeds)}" + (f" ({each.failed} failed)" if each.failed else "")
         cells.append([each.label, each.category, each.precision, seeds, *shares, *cost])
     widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
@@ -252,8 +252,12 @@ def format_table(rows: Sequence[SweepRow], averages: Sequence[SeedAverage]) -> s
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *unstable, *failures])
 
 
-def _show(value: Spread | None, factor: float, digits: int) -> str:
+def _show(value: Spread | None, write: Callable[[float], str]) -> str:
     if value is None:
         return "–"
-    text = f"{value.mean * factor:.{digits}f}"
-    return text if value.deviation is None else f"{text} ± {value.deviation * factor:.{digits}f}"
+    text = write(value.mean)
+    return text if value.deviation is None else f"{text} ± {write(value.deviation)}"
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:.1f}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timezone
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -104,8 +104,9 @@ def when(value: str | None) -> str:
         found = datetime.fromisoformat(value or "")
     except ValueError:
         return value or DASH
-    zone = " UTC" if found.utcoffset() is not None and not found.utcoffset() else ""
-    return f"{found:%d %b %Y, %H:%M}{zone}"
+    if found.tzinfo is None:
+        return f"{found:%d %b %Y, %H:%M}"
+    return f"{found.astimezone(timezone.utc):%d %b %Y, %H:%M} UTC"
 
 
 def pretty(value: Any) -> str:

@@ -132,6 +132,12 @@ def test_the_page_shows_every_point_and_escapes_names(tmp_path: Path) -> None:
     assert "http" not in picture.replace('xmlns="http://www.w3.org/2000/svg"', "")
 
 
+def test_times_of_several_machines_are_shown_in_one_zone(tmp_path: Path) -> None:
+    """That of a file with an offset stood as 17:18, without a word, beside times in UTC."""
+    file = write(tmp_path / "a.json", row("a", 5, 0.8), created="2026-11-27T17:18:00+02:00")
+    assert "27 Nov 2026, 15:18 UTC" in report([file], out=tmp_path / "page.html").read_text()
+
+
 def test_marks_are_where_the_figures_say(tmp_path: Path) -> None:
     points = [Point("a", p50=10, auroc=0.8), Point("b", p50=100, auroc=0.9), Point("c", p50=1000, auroc=1.0)]
     plot = draw(points)

@@ -24,6 +24,7 @@ from edgead.errors import ConfigError, GateError, first_line, is_installed
 from edgead.files import atomic_file, new_folder
 from edgead.images import Frame, Mask, cv2, encode_png, read_frame
 from edgead.table import Table
+from edgead.text import percent
 
 if TYPE_CHECKING:
     from edgead.benchmark import Report
@@ -84,9 +85,9 @@ class DemoOutcome:
                 row.engine,
                 f"{row.latency.latency_ms.p50:.1f}",
                 f"{rows[0].latency.latency_ms.p50 / row.latency.latency_ms.p50:.1f}",
-                f"{100 * row.metrics.image_auroc:.1f}",
-                f"{row.decisions.detection_rate:.0%}",
-                f"{row.decisions.false_reject_rate:.0%}",
+                percent(row.metrics.image_auroc),
+                f"{percent(row.decisions.detection_rate, 0)}%",
+                f"{percent(row.decisions.false_reject_rate, 0)}%",
                 "reference" if row.precision == "fp32" else "passed",
             )
             for row in rows
@@ -118,8 +119,8 @@ class DemoOutcome:
             *(["The machine was busy: the times are uncertain."] if busy else []),
             "",
             f"{counts.captured} test images: {counts.passed} PASS, {counts.failed} FAIL, {counts.unknown} UNKNOWN. "
-            f"The bundle's threshold rejects {own.false_reject_rate:.0%} of the good parts and finds "
-            f"{own.detection_rate:.0%} of the defective ones.",
+            f"The bundle's threshold rejects {percent(own.false_reject_rate, 0)}% of the good parts and finds "
+            f"{percent(own.detection_rate, 0)}% of the defective ones.",
             f"These parts are drawn by a program; expect other figures on yours. Took {self.minutes:.1f} minutes.",
             "",
             f"Overlays:   {self.overlays}",

@@ -24,6 +24,7 @@ from edgead.errors import DataError
 from edgead.images import Frame, Mask, read_frame
 from edgead.masks import spread_map
 from edgead.runtime.inspector import Inspector
+from edgead.text import percent
 
 FPR_LIMIT = 0.3
 """False-positive rate up to which AUPRO integrates."""
@@ -154,8 +155,8 @@ def _doubt_masks(shares: Sequence[float], name: str, pixel_size: int, console: C
         )
     if shares and np.median(shares) > MOST_DEFECT:
         console.say(
-            f"Warning: the masks of {name} mark {np.median(shares):.0%} of the pixels as defective. Zero must mean "
-            "good in them; otherwise the pixel metrics are wrong."
+            f"Warning: the masks of {name} mark {percent(float(np.median(shares)), 0)}% of the pixels as defective. "
+            "Zero must mean good in them; otherwise the pixel metrics are wrong."
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from edgead.benchmark.report import Promise
 from edgead.binomial import CONFIDENCE, at_least_as_many
 from edgead.decision import CONDITION, Threshold
+from edgead.text import percent
 
 SIGNIFICANT = 1 - CONFIDENCE
 """A count with a lower probability under the promise contradicts it."""
@@ -37,15 +38,15 @@ def check_promise(threshold: Threshold, failed: int, good: int, scores: Sequence
     if as_many < SIGNIFICANT:
         warning = (
             f"{failed} of {good} good test images are rejected, more than the threshold promises "
-            f"({_promised(threshold)}). The probability of this by chance is {as_many:.1%}: these images do not show "
-            f"{CONDITION}, or the held-out images were too similar to the training images. "
+            f"({_promised(threshold)}). The probability of this by chance is {percent(as_many)}%: these images do not "
+            f"show {CONDITION}, or the held-out images were too similar to the training images. "
             "Hold out good images of later days and other batches, and export again."
         )
     elif as_few < SIGNIFICANT:
         warning = (
             f"Only {failed} of {good} good test images are rejected, fewer than expected from the threshold "
-            f"({_promised(threshold)}; probability {as_few:.1%}). These images differ from the held-out ones; a lower "
-            "threshold may find more defects."
+            f"({_promised(threshold)}; probability {percent(as_few)}%). These images differ from the held-out ones; a "
+            "lower threshold may find more defects."
         )
     return Promise(
         average=threshold.false_reject_bound,
@@ -57,7 +58,8 @@ def check_promise(threshold: Threshold, failed: int, good: int, scores: Sequence
 
 
 def _promised(threshold: Threshold) -> str:
+    average, limit = (percent(each, 2) for each in (threshold.false_reject_bound, threshold.false_reject_limit))
     return (
-        f"at most {threshold.false_reject_bound:.2%} on average, {threshold.false_reject_limit:.2%} with "
+        f"at most {average}% on average, {limit}% with "
         f"{CONFIDENCE:.0%} confidence, from {threshold.normals} held-out images"
     )

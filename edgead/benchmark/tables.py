@@ -7,6 +7,7 @@ import io
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from edgead import text
 from edgead.benchmark.figures import FailedRow, Range
 from edgead.benchmark.operating import ALLOWED
 from edgead.benchmark.report import Average, Row
@@ -128,7 +129,7 @@ def kind_lines(row: Row) -> list[list[str]]:
     """Return the table of a row's kinds of defects, with its header."""
     lines = [["", "images", "own threshold", *FOUND_AT, "image AUROC"]]
     for each in row.kinds or ():
-        found = [f"{100 * each.at[f'{allowed:g}']:.1f}" for allowed in ALLOWED]
+        found = [text.percent(each.at[f"{allowed:g}"]) for allowed in ALLOWED]
         own = with_interval(each.detection_rate, each.detection_interval)
         area = with_interval(each.image_auroc, each.image_auroc_interval)
         lines.append([each.kind, str(each.images), own, *found, area])
@@ -155,7 +156,7 @@ def operating_notes(rows: Sequence[Row]) -> list[str]:
     notes = {}
     for row in rows:
         points = row.decisions.operating_points or ()
-        limits = " and ".join(f"{100 * each.false_reject_interval[1]:.1f} %" for each in points)
+        limits = " and ".join(percent(each.false_reject_interval[1]) for each in points)
         shares = " and ".join(f"{100 * each.allowed:g} %" for each in points)
         if points and row.category not in notes:
             notes[row.category] = (
@@ -189,7 +190,7 @@ def _wrap(text: str) -> str:
 
 def percent(value: float | None) -> str:
     """Format a share in percent; a dash for None."""
-    return DASH if value is None else f"{100 * value:.1f} %"
+    return DASH if value is None else f"{text.percent(value)} %"
 
 
 def times(row: Row) -> tuple[str, str, str, str]:
@@ -233,9 +234,9 @@ def at_allowed(row: Row | Average) -> list[str]:
 def with_interval(rate: float, interval: Range | None) -> str:
     """Format a share in percent with its interval: ``50.0 (23–77)``."""
     if interval is None:
-        return f"{100 * rate:.1f}"
+        return text.percent(rate)
     low, high = interval
-    return f"{100 * rate:.1f} ({100 * low:.0f}–{100 * high:.0f})"
+    return f"{text.percent(rate)} ({text.percent(low, 0)}–{text.percent(high, 0)})"
 
 
 def to_csv(rows: Sequence[Row]) -> str:

@@ -17,6 +17,7 @@ from edgead.plan.profile import Candidate, Profile, read_profile
 from edgead.plan.simulate import Forecast, Load, simulate
 from edgead.settings import check_count
 from edgead.table import Table
+from edgead.text import percent
 
 FRAME_SIZE = (720, 1280)
 MOST_CAMERAS = 64
@@ -222,7 +223,7 @@ def _cells(row: Row) -> list[str]:
         f"{forecast.utilisation:.0%}",
         f"{forecast.p50:.1f}",
         f"{forecast.p99:.1f}",
-        f"{forecast.dropped + forecast.stale:.1%}",
+        f"{percent(forecast.dropped + forecast.stale)}%",
         f"{each.memory_mib:.0f}",
         f"{each.start_seconds:.1f}",
     ]

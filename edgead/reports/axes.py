@@ -9,6 +9,8 @@ from dataclasses import dataclass
 MARGIN = 0.06
 """Free share of an axis at each end."""
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+LETTER = 10.0
+"""Width of a letter of a tick's text where it is largest, on a phone, pixels of the figure."""
 WHOLE_STEPS = (1.0, 2.0, 5.0, 10.0)
 
 
@@ -46,7 +48,10 @@ class Axis:
             values = _log_ticks(self.low, self.high, self.most)
         else:
             values = _ticks(self.low, self.high, self.most, self.whole)
-        return [(self.place(value), f"{value:,g}" if abs(value) < 1e6 else f"{value:g}") for value in values]
+        texts = _texts(values)
+        room = max(1, int(abs(self.end - self.start) / (LETTER * max(map(len, texts), default=1))))
+        every = 1 if self.start > self.end else math.ceil(len(values) / room)  # texts stand below each other, or beside
+        return [(self.place(value), text) for value, text in zip(values[::every], texts[::every])]
 
 
 def fit_axis(
@@ -88,13 +93,23 @@ def fit_axis(
     )
 
 
+def _texts(values: list[float]) -> list[str]:
+    """Return the values with as many digits as tell them apart, six or more."""
+    texts = [""] * len(values)
+    for digits in range(6, 18):
+        texts = [f"{value:,.{digits}g}" if abs(value) < 1e6 else f"{value:.{digits}g}" for value in values]
+        if len(set(texts)) == len(texts):
+            break
+    return texts
+
+
 def _ticks(low: float, high: float, most: int, whole: bool = False) -> list[float]:
     rough = max((high - low) / most, 1.0 if whole else 0.0)
     power = 10.0 ** math.floor(math.log10(rough))
     steps = WHOLE_STEPS if whole else STEPS
     step = next(step * power for step in steps if step * power >= rough * (1 - 1e-9))
     first = math.ceil(low / step - 1e-9)
-    return [round(number * step, 12) for number in range(first, math.floor(high / step + 1e-9) + 1)]
+    return [float(f"{number * step:.15g}") for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def _log_ticks(low: float, high: float, most: int) -> list[float]:

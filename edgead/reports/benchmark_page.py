@@ -40,6 +40,9 @@ def benchmark_page(stored: Mapping[str, Any], pictures: Sequence[Group], folder:
     """
     rows, averages = stored["rows"], stored["averages"]
     points = points_of(stored, folder)
+    first = pareto.first_category(points)
+    shown = [point for point in points if point.category == first]
+    categories = sorted({point.category for point in points if point.plotted})
     return render(
         "benchmark.html",
         kind="benchmark",
@@ -57,9 +60,11 @@ def benchmark_page(stored: Mapping[str, Any], pictures: Sequence[Group], folder:
         means=len(averages),
         latency=_latency(rows),
         cost=_cost(rows),
-        plots=[pareto.draw(points, size) for size in (pareto.WIDE, pareto.NARROW)],
+        plots=[pareto.draw(points, size, shown=shown) for size in (pareto.WIDE, pareto.NARROW)],
         points=points,
-        visible=set(range(len(points))),
+        visible={number for number, point in enumerate(points) if point.category == first},
+        filters={"category": [(name, name, name == first) for name in categories]} if len(categories) > 1 else {},
+        values=[{"category": point.category} for point in points],
         details=list(map(pareto.facts, points)),
         pictures=pictures,
         raw={name: stored[name] for name in ("command", "machine", "versions", "conditions") if name in stored},
@@ -69,9 +74,12 @@ def benchmark_page(stored: Mapping[str, Any], pictures: Sequence[Group], folder:
 
 def _title(rows: Sequence[Row]) -> str:
     names = list(dict.fromkeys(str(row["bundle"]) for row in rows))
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     categories = list(dict.fromkeys(str(row["category"]) for row in rows))
-    return f"{shown} on {', '.join(categories[:3])}" if rows else "no rows"
+    return f"{_few(names)} on {_few(categories)}" if rows else "no rows"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _warnings(rows: Sequence[Row], averages: Sequence[Row]) -> list[tuple[str, str]]:
@@ -159,27 +167,37 @@ def _against(row: Row) -> str:
 
 
 def _latency(rows: Sequence[Row]) -> Table:
-    header = ["bundle · engine", "p50", "p90", "p99", "fit", "infer", "post", "engine alone", "ratio", "mask", "calls"]
+    header = ["bundle · engine", "category", "p50", "p90", "p99", "fit", "infer", "post", "engine alone", "ratio"]
+    header += ["mask", "calls"]
     lines = []
     for row in rows:
         times = row.get("latency_ms") or {}
         stages = row.get("stages_ms") or {}
-        cells = [milliseconds(times.get(name)) for name in ("p50", "p90", "p99")]
         if (row.get("stability") or {}).get("unstable"):
-            cells = ["unstable", DASH, DASH]
-        elif interval := (row.get("latency_intervals_ms") or {}).get("p50"):
+            lines.append([_name(row), str(row["category"]), "unstable", *[DASH] * 8, str(row.get("rounds", DASH))])
+            continue
+        cells = [milliseconds(times.get(name)) for name in ("p50", "p90", "p99")]
+        if interval := (row.get("latency_intervals_ms") or {}).get("p50"):
             cells[0] += f" ({milliseconds(interval[0])}–{milliseconds(interval[1])})"
         cells += [milliseconds((stages.get(name) or {}).get("p50")) for name in ("fit", "infer", "post")]
         cells.append(milliseconds((row.get("engine_ms") or {}).get("p50")))
         ratio = row.get("inspect_over_engine")
         cells += [DASH if ratio is None else f"{ratio:.3f}", milliseconds((row.get("mask_ms") or {}).get("p50"))]
-        lines.append([_name(row), *cells, str(row.get("rounds", DASH))])
+        lines.append([_name(row), str(row["category"]), *cells, str(row.get("rounds", DASH))])
     return header, lines
 
 
 def _cost(rows: Sequence[Row]) -> Table:
     """Floor, memory, size and start; empty for older files."""
-    header = ["bundle · engine", "floor, ms", "p50 over floor", "bundle, MB", "memory, MiB", "first result, s"]
+    header = [
+        "bundle · engine",
+        "category",
+        "floor, ms",
+        "p50 over floor",
+        "bundle, MB",
+        "memory, MiB",
+        "first result, s",
+    ]
     lines = []
     for row in rows:
         floor, start = row.get("floor") or {}, row.get("start") or {}
@@ -189,6 +207,7 @@ def _cost(rows: Sequence[Row]) -> Table:
         lines.append(
             [
                 _name(row),
+                str(row["category"]),
                 milliseconds(floor.get("floor_ms")),
                 DASH if not floor or (row.get("stability") or {}).get("unstable") else f"{floor['ratio']:.2f}",
                 DASH if size is None else f"{size / 1e6:.1f}",

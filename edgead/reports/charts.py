@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from edgead.reports.axes import Axis, fit_axis
 
 WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 66, 14, 12, 52
+LEFT, RIGHT, TOP, BOTTOM = 66, 28, 12, 52
 BINS = 24
 MOST_POINTS = 400
 """Points of a line; more could not be told apart."""

@@ -5,17 +5,16 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timezone
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgead import schema
+from edgead import schema, text
 from edgead.errors import DataError, require
 from edgead.files import write_text
 from edgead.redaction import redact
 from edgead.schema import SchemaError
-from edgead.text import valid
 
 T = TypeVar("T")
 RESULTS, PAGE = "results.json", "report.html"
@@ -34,7 +33,7 @@ def _environment() -> Any:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: valid(value) if type(value) is str else value,
+        finalize=lambda value: text.valid(value) if type(value) is str else value,
     )
     environment.filters |= {"percent": percent, "milliseconds": milliseconds, "when": when, "pretty": pretty}
     return environment
@@ -49,9 +48,9 @@ def render(template: str, **values: Any) -> str:
     return str(_environment().get_template(template).render(**values))
 
 
-def write_page(path: Path, text: str) -> Path:
+def write_page(path: Path, page: str) -> Path:
     """Write a page without secrets; return its path."""
-    write_text(path, redact(text))
+    write_text(path, redact(page))
     return path
 
 
@@ -88,8 +87,8 @@ def read_page_results(kind: type[T], path: Path, repair: str) -> T:
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """Format a share in percent, without the sign; a dash for None."""
-    return DASH if value is None else f"{100 * value:.{digits}f}"
+    """Format a share in percent, without the sign, see `edgead.text.percent`; a dash for None."""
+    return DASH if value is None else text.percent(value, digits)
 
 
 def milliseconds(value: float | None) -> str:
@@ -105,8 +104,9 @@ def when(value: str | None) -> str:
         found = datetime.fromisoformat(value or "")
     except ValueError:
         return value or DASH
-    zone = " UTC" if found.utcoffset() is not None and not found.utcoffset() else ""
-    return f"{found:%d %b %Y, %H:%M}{zone}"
+    if found.tzinfo is None:
+        return f"{found:%d %b %Y, %H:%M}"
+    return f"{found.astimezone(timezone.utc):%d %b %Y, %H:%M} UTC"
 
 
 def pretty(value: Any) -> str:

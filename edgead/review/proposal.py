@@ -20,7 +20,7 @@ from edgead.marks import FILE, FOLDERS, Mark, Marks, marks_folder, of_one_produc
 from edgead.review.saved import saved_rejects
 from edgead.runtime.inspector import load
 from edgead.runtime.rules import choose_threshold, describe_threshold
-from edgead.text import typed
+from edgead.text import percent, typed
 
 BOUNDS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 """False-reject bounds whose thresholds are shown."""
@@ -238,5 +238,5 @@ def _missed(scored: Sequence[Scored], threshold: float) -> str:
     limit = upper_limit(passing, len(bad))
     return (
         f"It would let {passing} of {len(bad)} marked real defects pass: with {CONFIDENCE:.0%} confidence at most "
-        f"{limit:.0%} of the defects that are rejected now, if those are like the marked ones."
+        f"{percent(limit, 0)}% of the defects that are rejected now, if those are like the marked ones."
     )

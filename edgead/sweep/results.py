@@ -13,10 +13,11 @@ from edgead.benchmark.figures import Stability
 from edgead.errors import DataError
 from edgead.files import write_json, write_text
 from edgead.machine import Machine, versions
+from edgead.reports.page import describe_device
 from edgead.schema import SchemaError, left_out
 from edgead.sweep.cell import Cell
 from edgead.sweep.store import CellState, Store
-from edgead.text import utc_now
+from edgead.text import percent, utc_now
 
 RESULTS, TABLE = "results.json", "table.txt"
 RESULTS_VERSION = 1
@@ -98,7 +99,8 @@ class SeedAverage:
     Attributes:
         seeds: of the rows with figures.
         failed: number of failed rows.
-        image_auroc, pixel_auroc, aupro, p50_ms, size_bytes: None if no row has the figure.
+        image_auroc, pixel_auroc, aupro, p50_ms, size_bytes: None if no row has the figure; `p50_ms` also if the rows
+            were measured on several engines or machines.
         unstable: why a latency in `p50_ms` does not count; empty if all do.
     """
 
@@ -183,10 +185,15 @@ def _read_report(path: Path) -> _CellReport:
 
 def average(rows: Sequence[SweepRow]) -> list[SeedAverage]:
     """Return mean and spread over seeds, in the order of the rows."""
+    return [_average(name, members) for name, members in _seeds(rows).items()]
+
+
+def _seeds(rows: Sequence[SweepRow]) -> dict[tuple[str, str, str], list[SweepRow]]:
+    """Group rows that differ only in their seed."""
     groups: dict[tuple[str, str, str], list[SweepRow]] = {}
     for row in rows:
         groups.setdefault((row.label, row.category, row.precision), []).append(row)
-    return [_average(name, members) for name, members in groups.items()]
+    return groups
 
 
 def _average(name: tuple[str, str, str], rows: list[SweepRow]) -> SeedAverage:
@@ -205,10 +212,18 @@ def _average(name: tuple[str, str, str], rows: list[SweepRow]) -> SeedAverage:
         image_auroc=spread(lambda row, figures: figures.image_auroc),
         pixel_auroc=spread(lambda row, figures: figures.pixel_auroc),
         aupro=spread(lambda row, figures: figures.aupro),
-        p50_ms=spread(lambda row, figures: figures.latency_ms["p50"]),
+        p50_ms=None if len(_places(rows)) > 1 else spread(lambda row, figures: figures.latency_ms["p50"]),
         size_bytes=spread(lambda row, figures: row.size_bytes),
         unstable=next((figures.unstable for _, figures in measured if figures.unstable), ""),
     )
+
+
+def _places(rows: Sequence[SweepRow]) -> list[str]:
+    """Return the engines and machines of the rows with figures: `auto` may take another one for each seed."""
+    found = [
+        (row.figures.engine, describe_device(vars(row.machine)) if row.machine else "") for row in rows if row.figures
+    ]
+    return sorted({" on ".join(filter(None, each)) for each in found})
 
 
 def write_results(store: Store, file: Path, rows: Sequence[SweepRow]) -> str:
@@ -233,8 +248,8 @@ def format_table(rows: Sequence[SweepRow], averages: Sequence[SeedAverage]) -> s
     header = ["method", "category", "precision", "seeds", "image AUROC", "pixel AUROC", "AUPRO", "p50 ms", "MB"]
     cells = [header]
     for each in averages:
-        shares = [_show(value, 100, 1) for value in (each.image_auroc, each.pixel_auroc, each.aupro)]
-        cost = [UNSTABLE if each.unstable else _show(each.p50_ms, 1, 1), _show(each.size_bytes, 1e-6, 1)]
+        shares = [_show(value, percent) for value in (each.image_auroc, each.pixel_auroc, each.aupro)]
+        cost = [UNSTABLE if each.unstable else _show(each.p50_ms, "{:.1f}".format), _show(each.size_bytes, _megabytes)]
         seeds = f"{len(each.seeds)}" + (f" ({each.failed} failed)" if each.failed else "")
         cells.append([each.label, each.category, each.precision, seeds, *shares, *cost])
     widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
@@ -249,11 +264,20 @@ def format_table(rows: Sequence[SweepRow], averages: Sequence[SeedAverage]) -> s
         for each in averages
         if each.unstable
     ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *unstable, *failures])
+    mixed = [
+        f"No mean time: {', '.join(name)}: measured on {' and on '.join(places)}."
+        for name, members in _seeds(rows).items()
+        if len(places := _places(members)) > 1
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *unstable, *mixed, *failures])
 
 
-def _show(value: Spread | None, factor: float, digits: int) -> str:
+def _show(value: Spread | None, write: Callable[[float], str]) -> str:
     if value is None:
         return "–"
-    text = f"{value.mean * factor:.{digits}f}"
-    return text if value.deviation is None else f"{text} ± {value.deviation * factor:.{digits}f}"
+    text = write(value.mean)
+    return text if value.deviation is None else f"{text} ± {write(value.deviation)}"
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:.1f}"

@@ -16,6 +16,7 @@ from edgead.datasets.copies import find_copies
 from edgead.errors import DataError
 from edgead.folders import list_images
 from edgead.images import Frame
+from edgead.text import percent
 from edgead.train.method import Method, TrainingData
 from edgead.train.run_config import RunConfig
 
@@ -107,7 +108,7 @@ def check_visible(method: Method, data: TrainingData, run: RunConfig, folder: Pa
     }
     for what, alone in (given or {"the synthetic anomalies": data}).items():
         share = method.visible(alone, np.random.default_rng((run.seed, 0x5EE)))
-        said = f"{share:.0%} of {what} can be seen on these good images"
+        said = f"{percent(share, 0)}% of {what} can be seen on these good images"
         if share < FEWEST_VISIBLE:
             raise DataError(f"Only {said}: there is nothing to learn.\n{method.card.visibility_hint}")
         if share < FEW_VISIBLE:

@@ -60,3 +60,17 @@ def test_a_known_power_law_is_found() -> None:
         fit_power_law([(2, 1), (2, 2)])
     chart = power_laws("t", {"a": ([(1, 3.0), (2, 6.0)], [(1, 3.0), (2, 6.0)])}, "x", "ms")
     assert len(chart.dots) == 2
+
+
+@pytest.mark.parametrize(
+    "scores", [(1000.001, 1000.0035), (123456.1, 123456.5), (0.9999991, 0.9999995), (1e-14, 3e-14)]
+)
+def test_ticks_of_a_narrow_range_are_told_apart(scores: tuple[float, float]) -> None:
+    """Six ticks were all called 1,000; those of tiny scores were all 0, outside the figure."""
+    axis = histogram("", {"good": scores}, "score", {}).x
+    texts = [text for _, text in axis.ticks]
+    assert len(set(texts)) == len(texts) > 1
+    for place, text in axis.ticks:
+        assert axis.start <= place <= axis.end
+        assert place == pytest.approx(axis.place(float(text.replace(",", ""))), abs=0.02)
+    assert 10 * max(map(len, texts)) * len(texts) <= axis.end - axis.start  # none overlaps the next

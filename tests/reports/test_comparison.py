@@ -124,13 +124,18 @@ def test_the_page_shows_every_point_and_escapes_names(tmp_path: Path) -> None:
     shown = {mark["data-number"] for mark in marks if "hidden" not in mark}
     assert shown == {"0", "2", "3"}  # the category with most points, and the published one
     assert all(mark["tabindex"] == "0" for mark in marks)
-    table = [each for each in parsed.all("tr") if "data-number" in each]
-    assert [each["data-category"] for each in table] == ["screw", HOSTILE, "screw", "*"]
+    assert [each["data-category"] for each in parsed.all("template")] == ["screw", HOSTILE, "screw", "*"]
     assert text.count("published elsewhere, not measured here") >= 3
     assert "27 Nov 2026, 10:00 UTC" in text
     picture = (tmp_path / "pareto.svg").read_text()
     assert picture.count('class="mark') == 3
     assert "http" not in picture.replace('xmlns="http://www.w3.org/2000/svg"', "")
+
+
+def test_times_of_several_machines_are_shown_in_one_zone(tmp_path: Path) -> None:
+    """That of a file with an offset stood as 17:18, without a word, beside times in UTC."""
+    file = write(tmp_path / "a.json", row("a", 5, 0.8), created="2026-11-27T17:18:00+02:00")
+    assert "27 Nov 2026, 15:18 UTC" in report([file], out=tmp_path / "page.html").read_text()
 
 
 def test_marks_are_where_the_figures_say(tmp_path: Path) -> None:

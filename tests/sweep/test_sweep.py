@@ -476,6 +476,18 @@ def test_a_latency_of_a_busy_machine_is_none(tmp_path: Path) -> None:
     assert (point.unstable, point.seeds, point.counts) == ("the median changed by +30 %", 2, False)
 
 
+def test_times_of_several_engines_have_no_mean() -> None:
+    """With `auto`, each seed takes the engine that is fastest in its turn; the mean was that of none of them."""
+    other = row(1, 0.9)
+    assert other.figures
+    figures = dataclasses.replace(other.figures, engine="openvino-cpu", latency_ms={"p50": 8.0})
+    rows = [row(0, 0.8), dataclasses.replace(other, figures=figures)]
+    [mean] = average(rows)
+    assert (mean.p50_ms, mean.image_auroc and mean.image_auroc.mean) == (None, pytest.approx(0.85))
+    text = "No mean time: tiny, nut, fp32: measured on onnxruntime-cpu and on openvino-cpu."
+    assert format_table(rows, average(rows)).splitlines()[-1] == text
+
+
 def test_results_are_json_that_reads_back(tmp_path: Path) -> None:
     rows = [row(0, 0.8), row(2, None)]
     write_results(Store(tmp_path), Path("a.toml"), rows)

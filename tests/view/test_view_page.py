@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,32 @@ def test_scores_that_come_late_leave_what_is_typed_as_it_is(line: Line) -> None:
     page.keyboard.press("Escape")
 
 
+def test_times_are_those_of_the_clock_beside_the_line(line: Line) -> None:
+    """Where an hour of UTC begins at half past, it was called by the full hour before; the bundle's time was UTC."""
+    page = line.page.context.browser.new_page(timezone_id="Asia/Kolkata", viewport={"width": 1280, "height": 900})
+    page.goto(line.url)
+    told(page, "#hours tbody tr:first-child td:first-child", r"^\d\d:30$")
+    made = page.evaluate("""() => new Promise((done) => {
+      const source = new EventSource("/api/events");
+      source.addEventListener("state", (event) => { source.close(); done(JSON.parse(event.data).model.created); });
+    })""")
+    local = datetime.fromisoformat(made).astimezone(timezone(timedelta(hours=5.5)))
+    told(page, "#model", f"{local:%Y-%m-%d %H:%M}")
+    page.close()
+
+
+def test_figures_are_not_rounded_to_what_they_are_not(line: Line) -> None:
+    """A FAIL had the score of its limit, one PASS in 2,500 was 100 % rejected, of two scores the larger was typical."""
+    found = line.page.evaluate("""async () => {
+      const { apart, percent } = await import("/static/dom.js"), { typical } = await import("/static/camera.js");
+      return [apart(0.500041, 0.5), apart(0.00010001, 0.0001), apart(0.5, 0.5), apart(null, null),
+        percent(0.9996), percent(1), percent(0.5), percent(0),
+        typical([[0.1, "P"], [7, "F"], [0.9, "P"]], null), typical([[3, "P"], [1, "P"], [2, "P"]], 0.5)];
+    }""")
+    assert found[:4] == [["0.50004", "0.5"], ["1.0001e-4", "1.0000e-4"], ["0.5", "0.5"], ["–", "–"]]
+    assert found[4:] == ["99.96 %", "100 %", "50 %", "0 %", "0.5", "2 (held-out images 0.5)"]
+
+
 def test_every_control_is_reached_with_tab(line: Line) -> None:
     page = line.page
     line.show("bad", "fail")
@@ -289,13 +316,6 @@ def test_a_phone_needs_no_sideways_scrolling(line: Line) -> None:
                 hours = page.locator("#hours .scroll")
                 assert hours.evaluate("node => node.scrollWidth <= node.clientWidth")
     page.set_viewport_size({"width": 1280, "height": 900})
-
-
-def test_an_hour_is_named_by_when_it_began(line: Line) -> None:
-    page = line.page.context.browser.new_context(timezone_id="Asia/Kolkata").new_page()
-    page.goto(line.url)
-    told(page, "#hours td:first-child", r"^\d\d:30$")  # counted by hours of UTC
-    page.context.close()
 
 
 def test_the_page_asks_nobody_else_and_breaks_no_rule(line: Line) -> None:

@@ -57,12 +57,13 @@
 
   const filter = () => {
     const wanted = [...form.querySelectorAll("select")].filter((each) => each.value !== "").map((each) => [each.dataset.name, each.value]);
-    const fits = (row) => wanted.every(([name, value]) => row.dataset[name] === value || row.dataset[name] === "*");
-    for (const [number, row] of rows) {
-      row.hidden = !fits(row);
+    const fits = (point) => wanted.every(([name, value]) => point.dataset[name] === value || point.dataset[name] === "*");
+    for (const [number, point] of texts) {
+      const hidden = !fits(point);
+      if (rows.has(number)) rows.get(number).hidden = hidden;
       for (const mark of document.querySelectorAll(`.mark[data-number="${number}"]`)) {
-        mark.toggleAttribute("hidden", row.hidden);
-        mark.style.display = row.hidden ? "none" : "";
+        mark.toggleAttribute("hidden", hidden);
+        mark.style.display = hidden ? "none" : "";
       }
     }
     plots.forEach(drawFront);
@@ -77,7 +78,7 @@
       choose(mark.dataset.number);
     });
   }
-  if (form) {
+  if (form.querySelector("select")) {
     form.addEventListener("change", filter);
     form.hidden = false;
   }

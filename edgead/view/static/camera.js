@@ -1,7 +1,7 @@
 // One camera: banner, last picture, last reject, strip, scores.
 
 import { drawScores } from "./chart.js";
-import { ago, byCause, byId, clock, element, facts, number, setText } from "./dom.js";
+import { ago, apart, byCause, byId, clock, element, facts, number, setText } from "./dom.js";
 import { SHAPES } from "./shapes.js";
 import { Stage } from "./stage.js";
 
@@ -10,10 +10,11 @@ const SIGNS = { "real defect": "✕", "false reject": "✓", unsure: "?" };
 export const markText = (mark) => (mark ? `${SIGNS[mark]} ${mark}` : "");
 
 // Shows drift: the median of recent good parts beside that of the held-out images.
-function typical(scores, heldOut) {
+export function typical(scores, heldOut) {
   const passed = scores.filter(([, verdict]) => verdict === "P").map(([score]) => score).sort((a, b) => a - b);
   if (!passed.length) return "–";
-  const median = number(passed[Math.floor(passed.length / 2)], 3);
+  const middle = passed.length / 2;
+  const median = number((passed[Math.ceil(middle) - 1] + passed[Math.floor(middle)]) / 2, 3);
   return heldOut === null ? median : `${median} (held-out images ${number(heldOut, 3)})`;
 }
 
@@ -54,8 +55,9 @@ export class Camera {
       text: `What you see is old. The last verdict was ${state.banner.word}.`,
     } : state.banner);
     this.showDrift(state.drift);
-    setText(this.find(".score"), number(state.score));
-    setText(this.find(".limit"), number(state.threshold));
+    const [score, limit] = apart(state.score, state.threshold);
+    setText(this.find(".score"), score);
+    setText(this.find(".limit"), limit);
     setText(this.find(".age"), state.age === null ? "–" : ago(state.age + elapsed));
     setText(this.find(".picture-age"), state.picture_age === null ? "" : `${ago(state.picture_age + elapsed)} ago`);
     this.marks = new Map(state.rejects.map((one) => [one.id, one.mark]));

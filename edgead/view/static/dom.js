@@ -37,7 +37,22 @@ export function number(value, digits = 4) {
   if (value === null || value === undefined) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  return size >= 1e5 || size < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(digits)));
+  return size >= 1e5 || size < 1e-3 ? value.toExponential(Math.max(2, digits - 2)) : String(Number(value.toPrecision(digits)));
+}
+
+// Score and limit: where they differ, so do their texts.
+export function apart(one, other) {
+  let digits = 4;
+  if (Number.isFinite(one) && Number.isFinite(other) && one !== other)
+    while (digits < 17 && number(one, digits) === number(other, digits)) digits++;
+  return [number(one, digits), number(other, digits)];
+}
+
+// Only all is 100 %.
+export function percent(share) {
+  let digits = 3;
+  while (share < 1 && digits < 17 && Number((100 * share).toPrecision(digits)) >= 100) digits++;
+  return `${number(100 * share, digits)} %`;
 }
 
 export const count = (value) => Math.round(value).toLocaleString("en");
@@ -51,6 +66,12 @@ export function ago(seconds) {
 }
 
 export const clock = (date) => date.toLocaleTimeString("en-GB");
+
+// Of the bundle: in the time of this page's clock, as everything else on it.
+export function minute(text) {
+  const date = new Date(text);
+  return Number.isNaN(date.getTime()) ? text : date.toLocaleString("sv-SE", { dateStyle: "short", timeStyle: "short" });
+}
 
 export function byCause(counts) {
   return Object.entries(counts).map(([cause, n]) => `${cause} ${count(n)}`).join(", ");

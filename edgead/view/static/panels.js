@@ -1,6 +1,6 @@
 // What concerns the whole run: counts per hour, ledger, model, sinks.
 
-import { byCause, byId, clock, count, element, facts, number, setText } from "./dom.js";
+import { byCause, byId, clock, count, element, facts, minute, number, percent, setText } from "./dom.js";
 
 const HOUR_COLUMNS = [["Hour", "began"], ["PASS", "passed"], ["FAIL", "failed"], ["UNKNOWN", "unknown"], ["dropped", "dropped"], ["rejected", "share"]];
 
@@ -33,8 +33,8 @@ function showHours(state) {
   }
   const rows = [...sums].sort(([a], [b]) => b - a).slice(0, 8).map(([began, sum]) => {
     const decided = sum.passed + sum.failed;
-    const hour = clock(new Date(began * 1000)).slice(0, -3);  // where clocks differ by half an hour, not the full one
-    const share = decided ? `${number(100 * sum.failed / decided, 3)} %` : "–";
+    const hour = clock(new Date(began * 1000)).slice(0, 5);  // in India an hour of UTC begins at half past
+    const share = decided ? percent(sum.failed / decided) : "–";
     return [hour, count(sum.passed), count(sum.failed), count(sum.unknown), count(sum.dropped), share];
   });
   table(byId("hours"), HOUR_COLUMNS.map(([name]) => name), rows);
@@ -60,7 +60,7 @@ function showModel(model) {
     ["Method", [model.method, model.preset].filter(Boolean).join(" ")],
     ["Precision", model.precision],
     ["Engine", model.engine],
-    ["Made", model.created.slice(0, 16).replace("T", " ")],
+    ["Made", minute(model.created)],
     ["Threshold", `${number(model.threshold)}, ${set}`],
     ["Promise", model.promise],
   ]);

@@ -1,7 +1,7 @@
 // Rejects: thumbnails, the large view, marks.
 
 import { markText } from "./camera.js";
-import { byId, clock, facts, number, setText } from "./dom.js";
+import { apart, byId, clock, facts, setText } from "./dom.js";
 import { Stage } from "./stage.js";
 
 export class Rejects {
@@ -77,7 +77,7 @@ export class Rejects {
     facts(byId("reject-facts"), [
       ["Camera", fresh.camera],
       ["Frame", String(fresh.frame_id ?? "–")],
-      ["Score / limit", `${number(fresh.score)} / ${number(fresh.threshold)}`],
+      ["Score / limit", apart(fresh.score, fresh.threshold).join(" / ")],
       ["Bundle", fresh.bundle],
       ["Marked as", markText(fresh.mark) || "not marked"],
     ]);

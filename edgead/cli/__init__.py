@@ -19,10 +19,11 @@ from edgead.cli.inspecting import doctor, inspect, methods
 from edgead.cli.options import quiet_option
 from edgead.cli.planning import plan
 from edgead.cli.plc import plc
+from edgead.cli.predicting import predict
 from edgead.cli.pulling import pull
 from edgead.cli.reporting import report as report_command
 from edgead.cli.reviewing import review
-from edgead.cli.running import predict, run
+from edgead.cli.running import run
 from edgead.cli.signing import keys, sign
 from edgead.cli.sweeping import sweep
 from edgead.cli.training import synthesise, train

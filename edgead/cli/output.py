@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -40,6 +41,11 @@ def emit(value: Any, as_json: bool, *parts: str | Table) -> None:
     for part in parts:
         if not (isinstance(part, Table) and _draw(part)):
             click.echo("\n".join(map(printable, str(part).split("\n"))))
+
+
+def takes_output(sinks: Sequence[str]) -> bool:
+    """Return whether standard output belongs to a sink, so that anything else goes to standard error."""
+    return any(sink.endswith(":-") for sink in sinks)
 
 
 def _draw(table: Table) -> bool:

@@ -211,7 +211,7 @@ def run(
     drift = DriftSettings(drift_window, drift_alarms, drift_every)
     _refuse_idle(view, triggers, drift_window, options)
     if check:
-        _refuse_wrong(view, options)
+        _refuse_wrong(view, view_token, view_bundles, options)
         _show_check(look(given, options, console), as_json)
         return
     from edgead.runtime.run import RunSummary
@@ -270,15 +270,20 @@ def _refuse_idle(view: str | None, triggers: Sequence[str], drift_window: int, o
         refuse_given("with --drift-window 0", "drift_alarms", "drift_every")
 
 
-def _refuse_wrong(view: str | None, options: Mapping[str, Any]) -> None:
+def _refuse_wrong(view: str | None, view_token: str, view_bundles: Sequence[Path], options: Mapping[str, Any]) -> None:
     """Refuse what a run would refuse that does not depend on what it opens."""
-    from edgead.runtime.metrics_server import parse_address
+    from edgead.runtime.metrics_server import check_token, parse_address
     from edgead.runtime.policy import Policy
+    from edgead.runtime.sources.uri import fill_secrets
+    from edgead.view.access import Access, read_token
+    from edgead.view.bundles import Bundles
 
     Policy(**{field.name: options[field.name] for field in dataclasses.fields(Policy) if field.name in options})
-    for option, address in (("--metrics", options["metrics"]), ("--view", view)):
-        if address is not None:
-            parse_address(address, option)
+    if options["metrics"] is not None:
+        check_token(parse_address(options["metrics"])[0], fill_secrets(options["metrics_token"]))
+    if view is not None:
+        Access(parse_address(view, "--view")[0], read_token(view_token))
+        Bundles(view_bundles)
 
 
 def _show_check(findings: list[Any], as_json: bool) -> None:

@@ -67,13 +67,7 @@ class MetricsServer:
         token: str = "",
         why_unhealthy: Callable[[], str] = lambda: "",
     ) -> None:
-        if not token and not is_local(host):
-            raise ConfigError(
-                f"Metrics on {host} are readable by other machines and need a token.\n"
-                "Set one:  --metrics-token '${METRICS_TOKEN}'"
-            )
-        if not is_local(host):
-            refuse_weak(token, "The token of the metrics")
+        check_token(host, token)
         try:
             self._server = _Server(host, port, _Handler)
         except (OSError, OverflowError) as error:
@@ -87,6 +81,22 @@ class MetricsServer:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def check_token(host: str, token: str) -> None:
+    """Refuse to show metrics to other machines without a token, or with one that is guessed easily.
+
+    Raises:
+        ConfigError: what is wrong with it.
+    """
+    if is_local(host):
+        return
+    if not token:
+        raise ConfigError(
+            f"Metrics on {host} are readable by other machines and need a token.\n"
+            "Set one:  --metrics-token '${METRICS_TOKEN}'"
+        )
+    refuse_weak(token, "The token of the metrics")
 
 
 def as_url(host: str, port: int) -> str:

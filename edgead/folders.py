@@ -51,6 +51,12 @@ def is_litter(name: str) -> bool:
     return name.startswith(".") or name.lower() in LITTER
 
 
+def is_searched(folder: Path, root: Path) -> bool:
+    """Tell whether images in a folder are found where `root` is searched with its subfolders; hidden ones are not."""
+    inside, root = folder.resolve(), root.resolve()
+    return inside.is_relative_to(root) and not any(map(is_litter, inside.relative_to(root).parts))
+
+
 def is_drawn(name: str) -> bool:
     """Tell by its name whether a file is an overlay, a reconstruction, or the depth codes of a reject."""
     return name.endswith((OVERLAY, RECONSTRUCTION)) or _DEPTH_OF_REJECT.fullmatch(name) is not None

@@ -107,9 +107,13 @@ def test_rejects_are_not_saved_in_the_folder_that_is_inspected(
         run_stream(inspector, str(tmp_path), [sink], Ledger())
 
 
-def test_rejects_may_be_saved_beside_an_inspected_image(tmp_path: Path, inspector: Inspector) -> None:
+@pytest.mark.parametrize(("inspected", "saved"), [("a.png", ""), ("", ".rejects"), ("", ".kept/rejects")])
+def test_rejects_may_be_saved_where_no_images_are_found(
+    inspected: str, saved: str, tmp_path: Path, inspector: Inspector
+) -> None:
+    """Hidden folders are not searched."""
     (tmp_path / "a.png").write_bytes(PICTURE)
-    [result] = predict(inspector, collect_images([tmp_path / "a.png"]), sinks=[RejectFolder(tmp_path)])
+    [result] = predict(inspector, collect_images([tmp_path / inspected]), sinks=[RejectFolder(tmp_path / saved)])
     assert result.path == str(tmp_path / "a.png")
 
 
@@ -117,4 +121,8 @@ def test_frames_may_be_saved_in_a_subfolder_that_is_not_watched(tmp_path: Path) 
     source = WatchedFolder(tmp_path)
     assert not source.sees(tmp_path / "rejects")
     assert source.sees(tmp_path)
+    source.close()
+    source = WatchedFolder(tmp_path, subfolders=True)
+    assert source.sees(tmp_path / "rejects")
+    assert not source.sees(tmp_path / ".rejects")
     source.close()

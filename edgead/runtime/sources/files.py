@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from edgead.errors import DataError, SourceError
-from edgead.folders import expand, list_folder
+from edgead.folders import expand, is_searched, list_folder
 from edgead.images import COLOUR, PixelFormat, is_image_file, read_frame
 from edgead.runtime.sources.source import Captured, FrameSource, Source
 from edgead.runtime.sources.video import MJPEG, VideoSource
@@ -82,7 +82,7 @@ class ImageSource(FrameSource):
 
     def sees(self, folder: Path) -> bool:
         """Return whether the next run would also inspect images in a folder."""
-        return any(folder.resolve().is_relative_to(own.resolve()) for own in self._searched)
+        return any(is_searched(folder, root) for root in self._searched)
 
     def read(self) -> Iterator[Captured]:
         for frame_id, path in enumerate(self.paths):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgead.errors import ConfigError, SourceError
-from edgead.folders import is_beside_colours, is_drawn, is_litter, list_folder, list_subfolders
+from edgead.folders import is_beside_colours, is_drawn, is_litter, is_searched, list_folder, list_subfolders
 from edgead.images import COLOUR, PixelFormat, is_image
 from edgead.runtime.clock import elapsed
 from edgead.runtime.sources.files import ImageSource, cannot_read, capture_file
@@ -143,8 +143,9 @@ class WatchedFolder(FrameSource):
 
     def sees(self, folder: Path) -> bool:
         """Return whether images in a folder are delivered."""
-        own, other = self.folder.resolve(), folder.resolve()
-        return own == other or (self.subfolders and other.is_relative_to(own))
+        if self.subfolders:
+            return is_searched(folder, self.folder)
+        return folder.resolve() == self.folder.resolve()
 
     def close(self) -> None:
         if self._notifier:
@@ -331,11 +332,11 @@ def refuse_own_pictures(sources: Iterable[object], sinks: Iterable[object]) -> N
     """Refuse a sink that saves frames where a source finds them: one part would be inspected again.
 
     Args:
-        sources: of a run. Those with a method ``sees(folder)`` find images in folders.
+        sources: of a run. Images are searched, or watched for, in folders.
         sinks: of it. Those with a `folder` save pictures there.
 
     Raises:
-        ConfigError: with the folder and the source.
+        ConfigError: with the folder.
     """
     folders = [folder for sink in sinks if isinstance(folder := getattr(sink, "folder", None), Path)]
     for source in sources:

@@ -102,11 +102,10 @@ def when(value: str | None) -> str:
     """Format a time in ISO 8601 for people: ``27 Nov 2026, 17:18 UTC``."""
     try:
         found = datetime.fromisoformat(value or "")
-    except ValueError:
+        zone = "" if found.tzinfo is None else " UTC"
+        return f"{found.astimezone(timezone.utc) if zone else found:%d %b %Y, %H:%M}{zone}"
+    except (ValueError, OverflowError):  # no time, or none in UTC: of the year 1 or 9999
         return value or DASH
-    if found.tzinfo is None:
-        return f"{found:%d %b %Y, %H:%M}"
-    return f"{found.astimezone(timezone.utc):%d %b %Y, %H:%M} UTC"
 
 
 def pretty(value: Any) -> str:

@@ -17,6 +17,7 @@ from edgead.decision import Threshold
 from edgead.errors import ConfigError, DataError
 from edgead.reports.build import report
 from edgead.reports.comparison import compare
+from edgead.reports.page import when
 from edgead.reports.pareto import draw
 from edgead.reports.points import ALL, PEER, PUBLISHED, Point, front, read_points
 from edgead.schema import SchemaError
@@ -136,6 +137,10 @@ def test_times_of_several_machines_are_shown_in_one_zone(tmp_path: Path) -> None
     """That of a file with an offset stood as 17:18, without a word, beside times in UTC."""
     file = write(tmp_path / "a.json", row("a", 5, 0.8), created="2026-11-27T17:18:00+02:00")
     assert "27 Nov 2026, 15:18 UTC" in report([file], out=tmp_path / "page.html").read_text()
+
+
+def test_a_time_that_utc_does_not_have_is_shown_as_it_is() -> None:
+    assert when("0001-01-01T00:00:00+02:00") == "0001-01-01T00:00:00+02:00"
 
 
 def test_marks_are_where_the_figures_say(tmp_path: Path) -> None:

@@ -117,10 +117,12 @@ def refuse_as_mask(data: bytes) -> None:
     """
     if data.startswith(_TIFF_STARTS):
         tiff.refuse_negative(data)
-    if tiff.has_two_channels(data) if data.startswith(_TIFF_STARTS) else png.has_transparent_grey(data):
+        lost = tiff.has_two_channels(data)
+    else:
+        lost = data.startswith(png.SIGNATURE) and png.has_transparent_grey(data)
+    if lost:
         raise DataError(
-            "its transparency, which says where no defect is, is not read. "
-            "Save it in colour, for instance with:  magick IN PNG32:OUT.png"
+            "its transparency, which says where no defect is, is not read. Save it in colour (magick IN PNG32:OUT.png)"
         )
 
 

@@ -57,9 +57,9 @@ def check(data: bytes) -> int:
 
 
 def has_transparent_grey(data: bytes) -> bool:
-    """Tell whether a whole file is a PNG in which a level of grey counts as transparent."""
+    """Tell whether in a whole PNG a level of grey counts as transparent."""
     at, kind = len(SIGNATURE), b""
-    while data.startswith(SIGNATURE) and at < len(data) and kind not in (b"IDAT", b"tRNS"):
+    while at < len(data) and kind not in (b"IDAT", b"tRNS"):
         length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         at += 12 + length
     return kind == b"tRNS" and data[_COLOUR_TYPE] == 0

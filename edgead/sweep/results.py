@@ -185,10 +185,10 @@ def _read_report(path: Path) -> _CellReport:
 
 def average(rows: Sequence[SweepRow]) -> list[SeedAverage]:
     """Return mean and spread over seeds, in the order of the rows."""
-    return [_average(name, members) for name, members in _seeds(rows).items()]
+    return [_average(name, members) for name, members in _group_seeds(rows).items()]
 
 
-def _seeds(rows: Sequence[SweepRow]) -> dict[tuple[str, str, str], list[SweepRow]]:
+def _group_seeds(rows: Sequence[SweepRow]) -> dict[tuple[str, str, str], list[SweepRow]]:
     """Group rows that differ only in their seed."""
     groups: dict[tuple[str, str, str], list[SweepRow]] = {}
     for row in rows:
@@ -266,7 +266,7 @@ def format_table(rows: Sequence[SweepRow], averages: Sequence[SeedAverage]) -> s
     ]
     mixed = [
         f"No mean time: {', '.join(name)}: measured on {' and on '.join(places)}."
-        for name, members in _seeds(rows).items()
+        for name, members in _group_seeds(rows).items()
         if len(places := _places(members)) > 1
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *unstable, *mixed, *failures])

@@ -60,7 +60,9 @@ def distil(
     edgead distil bottle.edgead --data photos/ --target 10ms --budget 20m
 
     The bundle may come from `edgead export` or `edgead import`. The network is exported, too, and a report compares it
-    with the bundle (docs/training.md). Stop any time, and finish it with
+    with the bundle (docs/training.md). Stop any time, and finish with --resume:
+
+    \b
     edgead distil bottle.edgead --target 10ms --resume
     """
     from edgead.distil import distil as make

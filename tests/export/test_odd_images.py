@@ -13,7 +13,7 @@ from edgead.datasets import Frames
 from edgead.decision import conformal_threshold
 from edgead.export.odd_images import stand_apart, warn_of_odd_images
 from edgead.images import encode_png
-from edgead.train import train
+from edgead.train import run_images, train
 from edgead.train.materials import report_dark
 
 GOOD = np.linspace(0.2, 0.3, 24)
@@ -111,7 +111,9 @@ def test_an_image_of_another_shape_is_named() -> None:
     assert shaped((96, 128), (128, 96)) == ""
 
 
-def test_a_held_out_image_of_a_shape_that_was_not_trained_is_named(tmp_path: Path) -> None:
+def test_a_held_out_image_of_a_shape_that_was_not_trained_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its score could set the threshold, and the training images, which were looked at alone, all had one shape."""
     for number in range(9):
         shape = (64, 100) if number == 8 else (64, 64)
@@ -120,7 +122,9 @@ def test_a_held_out_image_of_a_shape_that_was_not_trained_is_named(tmp_path: Pat
         noise = np.random.default_rng(number).integers(0, 256, (*shape, 3), dtype=np.uint8)
         place.write_bytes(encode_png(noise))
     heard = Listener()
-    train("draem", tmp_path, preset="nano", settings=TINY, out=tmp_path / "run", device="cpu", console=heard)
+    monkeypatch.setattr(run_images, "load_foreground_masks", lambda *_: 1 / 0)  # it has read the images: enough
+    with pytest.raises(ZeroDivisionError):
+        train("draem", tmp_path, preset="nano", settings=TINY, out=tmp_path / "run", device="cpu", console=heard)
     [said] = [line for line in heard.said if "aspect ratio" in line]
     assert "1 of 3 held-out images have an aspect ratio that no training image has" in said
     assert "validation/good/8.png" in said

@@ -67,8 +67,8 @@ class Policy:
 
 
 def _kind_of(value: object) -> str:
-    """Return what is wrong with a value that is not a number of Python, as one of NumPy."""
-    return "" if _is_number(value) else f" of the type {type(value).__name__}; take float(…)"
+    """Return what is wrong with a value that is not a number of Python, such as one of NumPy or a text."""
+    return "" if value is None or _is_number(value) else f" of the type {type(value).__name__}; take float(…)"
 
 
 def _is_number(value: object) -> bool:

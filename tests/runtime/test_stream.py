@@ -255,6 +255,8 @@ def test_policy_names_what_it_does_not_know() -> None:
         Policy(on_full="drop-all")
     with pytest.raises(ConfigError, match=r"silence must be positive, not 5\.0 of the type float32; take float"):
         Policy(silence=np.float32(5))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"silence must be positive, not None\.$"):
+        Policy(silence=None)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="deadline must be positive"):
         Policy(deadline=0)
 

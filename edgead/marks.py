@@ -121,7 +121,7 @@ class Marks:
             self._take(made, grown)
 
     def _take(self, made: Mark, grown: int) -> None:
-        """Remember a mark that was appended. Reading all of them again for each would take a square of their number."""
+        """Remember a mark that was appended, so that the whole file is not read again for each."""
         with self._lock, contextlib.suppress(OSError):
             facts = self._path.stat()
             if self._seen and facts.st_size == self._seen[1] + grown:

@@ -33,7 +33,7 @@ _LAST = "verdict", "cause"
 SESSION = 120.0
 """Seconds without a request after which a session ends, or fewer if its client asks for fewer. A session with a
 subscription outlives its connection, so that its client can come back to it, and costs as much as a living one: a
-client that connects anew every few seconds must not leave hundreds behind."""
+client that loses its connection every few seconds must not leave hundreds behind."""
 
 
 class AddressSpace:

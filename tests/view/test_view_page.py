@@ -244,6 +244,7 @@ def test_scores_that_come_late_leave_what_is_typed_as_it_is(line: Line) -> None:
 
 def test_times_are_those_of_the_clock_beside_the_line(line: Line) -> None:
     """Where an hour of UTC begins at half past, it was called by the full hour before; the bundle's time was UTC."""
+    line.show("good", "pass")
     page = line.page.context.browser.new_page(timezone_id="Asia/Kolkata", viewport={"width": 1280, "height": 900})
     page.goto(line.url)
     told(page, "#hours tbody tr:first-child td:first-child", r"^\d\d:30$")

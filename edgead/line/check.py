@@ -26,8 +26,8 @@ from edgead.line.triggers import (
 from edgead.redaction import printable, redact, shown
 from edgead.runtime.sinks import open_sink, refuse_twice
 from edgead.runtime.sources.opening import as_source, is_unnamed, refuse_alike
+from edgead.runtime.sources.overlap import refuse_own_pictures
 from edgead.runtime.sources.source import Captured, Source
-from edgead.runtime.sources.watch import refuse_own_pictures
 
 WITHIN = 5.0
 """Seconds for the first frame of a source, and for a broker or a PLC to answer."""

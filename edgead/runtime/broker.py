@@ -1,4 +1,4 @@
-"""An MQTT broker: its address, a client of it, and what is said of an outage."""
+"""The address of an MQTT broker, clients that connect to it, and messages about an outage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEEPALIVE = 15
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """Files for TLS, each may be None: the trusted certificates, and the client's own certificate and key."""
+    """PEM files for TLS, each may be None: the trusted certificates, the client's certificate and its key."""
 
     ca: str | None = None
     cert: str | None = None
@@ -31,10 +31,10 @@ T = TypeVar("T", bound=TlsFiles)
 
 @dataclass(frozen=True)
 class Broker:
-    """Where a broker is, and how to log in.
+    """The address of a broker, and how to log in. It may be unreachable.
 
     Attributes:
-        host, port: it may still be unreachable.
+        host, port: of the broker.
         user, password: empty for none.
         tls: None for no TLS.
     """
@@ -50,10 +50,10 @@ class Broker:
         return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}/{topic}"
 
     def make_client(self, owner: str) -> Any:
-        """Return a client that reconnects by itself once `connect` was called with it.
+        """Return a client. After `connect` it reconnects by itself.
 
         Args:
-            owner: its name, for errors.
+            owner: name of the sink or trigger, for errors.
 
         Raises:
             ConfigError: the TLS files cannot be used.
@@ -72,7 +72,7 @@ class Broker:
         return client
 
     def connect(self, client: Any) -> None:
-        """Let a client connect, and again after each loss, in a thread of its own."""
+        """Connect a client in a thread of its own, and again after each loss of the connection."""
         client.connect_async(self.host, self.port, keepalive=KEEPALIVE)
         client.loop_start()
 

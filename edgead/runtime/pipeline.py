@@ -16,7 +16,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.sink_worker import SinkWorker, close_all, hurry_all, raise_for, tell_apart
 from edgead.runtime.sinks import Sink
 from edgead.runtime.sources import Captured
-from edgead.runtime.sources.watch import refuse_own_pictures
+from edgead.runtime.sources.overlap import refuse_own_pictures
 from edgead.runtime.stream import Stream
 from edgead.runtime.watch import Watch
 

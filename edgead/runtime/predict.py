@@ -26,7 +26,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.sink_worker import SinkWorker, open_workers
 from edgead.runtime.sinks import Sink
 from edgead.runtime.sources import ImageSource
-from edgead.runtime.sources.watch import refuse_own_pictures
+from edgead.runtime.sources.overlap import refuse_own_pictures
 
 REPEATED = "image that was named before"
 

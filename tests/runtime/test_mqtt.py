@@ -224,13 +224,15 @@ def test_tls(make_broker: Callable[..., Broker], tmp_path: Path) -> None:
 
 
 def test_what_is_on_its_way_is_not_given_up(make_broker: Callable[..., Broker], tmp_path: Path) -> None:
-    from edgead.runtime.broker import Broker
+    from edgead.runtime import broker as brokers
     from edgead.runtime.sinks.mqtt import MqttSink
 
     broker = make_broker()
     broker.start()
     listener = Listener(broker.port)
-    sink = MqttSink(Broker("127.0.0.1", broker.port), "line/results", store=tmp_path / "store.sqlite", most_stored=3)
+    sink = MqttSink(
+        brokers.Broker("127.0.0.1", broker.port), "line/results", store=tmp_path / "store.sqlite", most_stored=3
+    )
     worker = SinkWorker(sink)
     for number in range(2000):
         worker.offer(make_result(number), wait=True)
@@ -356,15 +358,15 @@ def test_a_broker_that_was_never_there_is_said_once(tmp_path: Path, caplog: pyte
 
 
 def test_store_is_limited_oldest_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from edgead.runtime.broker import Broker
+    from edgead.runtime import broker as brokers
     from edgead.runtime.sinks.mqtt import MqttSink
 
     store = tmp_path / "store.sqlite"
-    before = SinkWorker(MqttSink(Broker("127.0.0.1", 9), "line/results", store=store))
+    before = SinkWorker(MqttSink(brokers.Broker("127.0.0.1", 9), "line/results", store=store))
     for number in range(100, 104):
         before.offer(make_result(number))
     before.close()
-    worker = SinkWorker(MqttSink(Broker("127.0.0.1", 9), "line/results", store=store, most_stored=10))
+    worker = SinkWorker(MqttSink(brokers.Broker("127.0.0.1", 9), "line/results", store=store, most_stored=10))
     for number in range(25):
         worker.offer(make_result(number))
     worker.close()

@@ -17,10 +17,10 @@ from edgead.errors import ConfigError
 from edgead.images import COLOUR, PixelFormat
 from edgead.runtime.sources import open_source, redact, refuse_without_depth
 from edgead.runtime.sources.live import FIRST_DELAY, LONGEST_DELAY, CameraError
+from edgead.runtime.sources.overlap import refuse_watched_twice
 from edgead.runtime.sources.python import CallableSource, IterableSource
 from edgead.runtime.sources.source import Captured, FrameSource, Source
 from edgead.runtime.sources.uri import UNSET
-from edgead.runtime.sources.watch import refuse_watched_twice
 
 _NAMED = re.compile(r"(\w[\w.-]*)=(.+)", re.DOTALL)
 

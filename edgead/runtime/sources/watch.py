@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from edgead.errors import ConfigError, SourceError
 from edgead.folders import is_beside_colours, is_drawn, is_litter, is_searched, list_folder, list_subfolders
 from edgead.images import COLOUR, PixelFormat, is_image
 from edgead.runtime.clock import elapsed
-from edgead.runtime.sources.files import ImageSource, cannot_read, capture_file
+from edgead.runtime.sources.files import cannot_read, capture_file
 from edgead.runtime.sources.notify import LOCAL, file_system, open_notifier
 from edgead.runtime.sources.paired import PairedDepth
 from edgead.runtime.sources.rewritten import COARSE, LatestFiles
@@ -312,41 +311,6 @@ class WatchedFolder(FrameSource):
             gone = [path for path in self._given if path not in stamps]
             for path in gone[:excess]:
                 del self._given[path]
-
-
-def refuse_watched_twice(sources: Iterable[object]) -> None:
-    """Refuse two sources that watch one folder: each of its images would have two results.
-
-    Raises:
-        ConfigError: with both.
-    """
-    watched = [source for source in sources if isinstance(source, WatchedFolder)]
-    for one, other in itertools.permutations(watched, 2):
-        if one.sees(other.folder):
-            raise ConfigError(
-                f"{one.name} and {other.name} watch one folder: each of its images would have two results."
-            )
-
-
-def refuse_own_pictures(sources: Iterable[object], sinks: Iterable[object]) -> None:
-    """Refuse a sink that saves frames where a source finds them: one part would be inspected again.
-
-    Args:
-        sources: of a run. Images are searched, or watched for, in folders.
-        sinks: of it. Those with a `folder` save pictures there.
-
-    Raises:
-        ConfigError: with the folder.
-    """
-    folders = [folder for sink in sinks if isinstance(folder := getattr(sink, "folder", None), Path)]
-    for source in sources:
-        for folder in folders:
-            if isinstance(source, WatchedFolder | ImageSource) and source.sees(folder):
-                when = "again and again" if isinstance(source, WatchedFolder) else "again by the next run"
-                raise ConfigError(
-                    f"The frames saved in {folder} would be inspected {when}: images are taken from that "
-                    "folder.\nSave them elsewhere."
-                )
 
 
 def _stamp(path: str | Path) -> _Stamp:

@@ -68,8 +68,10 @@ def line_of_run() -> LineFile:
     return found
 
 
-def products_of_run(given: Arguments, options: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def products_of_run(given: Arguments, options: dict[str, Any], console: Console) -> tuple[dict[str, Any], str]:
     """Return the products by name, and the name of the first one. BUNDLE replaces those of the file.
+
+    Says which rules of the file do not hold for BUNDLE.
 
     Raises:
         UsageError: there is neither.
@@ -78,20 +80,21 @@ def products_of_run(given: Arguments, options: dict[str, Any]) -> tuple[dict[str
 
     from edgead.line.products import Product
 
-    line = line_of_run()
-    if given.bundle is not None:
-        if given.product:
-            raise click.UsageError("--product selects a product of --config. With BUNDLE there is nothing to select.")
-        rules = {name: options[name] for name in RULES}
-        return {given.bundle.stem: Product(str(given.bundle), **rules)}, ""
-    if not line.products:
-        raise click.UsageError("Missing argument 'BUNDLE', or products in the file of --config.")
-    context = click.get_current_context()
+    line, context = line_of_run(), click.get_current_context()
     typed = {
         name: options[name]
         for name in RULES
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     }
+    if given.bundle is not None:
+        if given.product:
+            raise click.UsageError("--product selects a product of --config. With BUNDLE there is nothing to select.")
+        ruled = (name for name in RULES if any(getattr(one, name) for one in line.products.values()))
+        if lost := ", ".join(name for name in ruled if name not in typed):
+            console.say(f"Warning: {given.bundle} replaces the products of --config. Their rules do not hold: {lost}")
+        return {given.bundle.stem: Product(str(given.bundle), **typed)}, ""
+    if not line.products:
+        raise click.UsageError("Missing argument 'BUNDLE', or products in the file of --config.")
     changed = {name: dataclasses.replace(one, **typed) for name, one in line.products.items()}
     return changed, given.product or line.product
 
@@ -123,7 +126,7 @@ def open_line(
     def warn(text: str) -> None:
         console.say(f"Warning: {text}")
 
-    found, kept["product"] = products_of_run(given, options)
+    found, kept["product"] = products_of_run(given, options, console)
     if given.bundle is not None:
         if given.control:
             raise click.UsageError("--control changes over between the products of --config; BUNDLE is the only one.")
@@ -159,7 +162,7 @@ def check(given: Arguments, options: dict[str, Any], console: Console) -> list[A
     _refuse_idle(given, line_of_run())
     if given.triggers:
         rules.needed(rules.frames * len(options["sources"]))
-    products, first = products_of_run(given, options)
+    products, first = products_of_run(given, options, console)
     if first and first not in products:
         raise ConfigError(unknown("product", first, products))
     names = {name: options[name] for name in ("sources", "sinks", "engine", "batch")}

@@ -138,6 +138,13 @@ def test_the_configuration_is_complete_also_with_a_bundle_on_the_command_line(fo
     assert kept.keys() >= options - {*NOT_KEPT, "metrics_token", "view_token"}
 
 
+def test_a_bundle_on_the_command_line_says_which_rules_it_replaces(folder: Path) -> None:
+    said = "bottle.edgead replaces the products of --config. Their rules do not hold: threshold"
+    assert said in edgead(folder, "bottle.edgead").stderr
+    assert said in edgead(folder, "bottle.edgead", "--check").stderr
+    assert "replaces" not in edgead(folder, "bottle.edgead", "--threshold", 5).stderr
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -36,9 +36,11 @@ class Opened:
 
     def __init__(self) -> None:
         self.parts: list[tuple[str, float]] = []
+        self.doubts: list[str] = []
         self.said: list[str] = []
 
     def open_part(self, part_id: str = "", at: float | None = None, doubt: str = "") -> str:
+        self.doubts.append(doubt)
         self.parts.append((part_id, time.monotonic() if at is None else at))
         return part_id or f"own-{len(self.parts)}"
 
@@ -378,6 +380,11 @@ def test_modbus_opens_a_part_for_each_step_of_a_counter(begin: Callable[[Any], A
         polled(trigger)
         assert len(taken.parts) == parts
     assert any("3 parts came between two polls" in text for text in taken.said)
+    jumps = ["the counter jumped from 2 to 9000", "the counter jumped from 1 to 500"]
+    assert [doubt for doubt in taken.doubts if "jumped" in doubt] == jumps
+    assert [text.partition(": ")[2] for text in taken.said if "jumped" in text] == [
+        f"{jump}; how many parts came is unknown" for jump in jumps
+    ]
 
 
 def test_modbus_opens_the_part_of_a_counter_that_bounced_with_its_id(begin: Callable[[Any], Any], plc: Any) -> None:

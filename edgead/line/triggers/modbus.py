@@ -80,10 +80,11 @@ def _is_address(text: str) -> bool:
 class ModbusTrigger(BaseTrigger):
     """Polls a PLC. A bit that was 0 and is 1 opens a part; a register opens one for each step that it has counted.
 
-    A part that only a counter knows of, because two came between two polls, is opened too and gets its answer. What
-    the first poll finds, also after an outage, is where counting begins. A part whose id cannot be read is opened
-    without one. A part that may have come more than `LATE_AFTER`, or two pauses between polls, before it is opened is
-    in doubt: the PLC answers too slowly, or this thread does not run.
+    A part that only a counter knows of, because two came between two polls, is opened too and gets its answer. A jump
+    that is neither so few parts nor a new start of the counter opens one part, in doubt. What the first poll finds,
+    also after an outage, is where counting begins. A part whose id cannot be read is opened without one. A part that
+    may have come more than `LATE_AFTER`, or two pauses between polls, before it is opened is in doubt: the PLC answers
+    too slowly, or this thread does not run.
 
     Args:
         host, port: of the PLC, which may still be unreachable.
@@ -130,7 +131,7 @@ class ModbusTrigger(BaseTrigger):
                 since, asked = asked, time.monotonic()  # it has risen since the question before
                 value = self._ask(_READ[self._kind], self._number, 1)[0]
                 at = time.monotonic()
-                steps = 0 if last is None else self._steps(last, value)
+                steps, jump = (0, "") if last is None else self._steps(last, value)
                 last = value
             except ConnectionError as error:
                 self._note(str(error))
@@ -141,18 +142,22 @@ class ModbusTrigger(BaseTrigger):
             self._note("")
             paused = standstill.since(since)
             part_id = self._read_id() if steps else ""
-            self._fire(steps, part_id, None if paused else at, self._doubt(time.monotonic() - since))
+            if jump:
+                self.say(f"{self.name}: {jump}; how many parts came is unknown")
+            self._fire(steps, part_id, None if paused else at, jump or self._doubt(time.monotonic() - since))
             self.stopped.wait(self._options.poll_ms / 1e3)
         self._client.close()
 
-    def _steps(self, last: int, value: int) -> int:
+    def _steps(self, last: int, value: int) -> tuple[int, str]:
+        """Return how many parts came, and why nobody knows that; empty if it is known."""
         if self._kind in _BITS:
-            return int(value > last)
-        steps = (value - last) % 65536
+            return int(value > last), ""
+        steps = (value - last) % (LAST + 1)
         if steps <= MOST_AT_ONCE:
-            return steps
-        # The PLC has reset the counter: the reset itself is no part, and what it has counted since is.
-        return value if value <= MOST_AT_ONCE else 1
+            return steps, ""
+        if value <= MOST_AT_ONCE:  # the PLC has reset the counter, which is no part; what it counted since is
+            return value, ""
+        return 1, f"the counter jumped from {last} to {value}"
 
     def _doubt(self, took: float) -> str:
         """Return why nobody knows when a part came that is opened so many seconds after it may have come."""

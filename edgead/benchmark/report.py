@@ -206,13 +206,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Average:
-    """Means over bundles that differ only in their category."""
+    """Means over bundles that differ only in their category; without latency where one of them is unstable."""
 
     bundle: str
     category: str
     engine: str
     protocol: str
-    latency_ms: Percentiles
+    latency_ms: Percentiles | None
     metrics: Metrics
 
 

@@ -122,7 +122,9 @@ def average(rows: Sequence[Row]) -> tuple[Average, ...]:
             category=f"mean of {len(members)}",
             engine=engine,
             protocol=next((member.protocol for member in members if member.protocol), ""),
-            latency_ms=Percentiles(*_means(member.latency.latency_ms.values() for member in members)),
+            latency_ms=None
+            if any(member.latency.unstable for member in members)
+            else Percentiles(*_means(member.latency.latency_ms.values() for member in members)),
             metrics=Metrics(*_means(member.metrics.values() for member in members)),
         )
         for (method, preset, precision, engine, _), members in groups.items()

@@ -22,6 +22,7 @@ from sklearn.metrics import roc_auc_score
 import edgead
 from edgead.benchmark import Report, benchmark, comparison, rows, to_table
 from edgead.benchmark.accuracy import measure_accuracy
+from edgead.benchmark.figures import Stability
 from edgead.benchmark.latency import measure_latency
 from edgead.benchmark.report import ImageCounts
 from edgead.bundle import Bundle, manifest_digest
@@ -122,6 +123,11 @@ def test_categories_are_matched_and_averaged(bundle: Bundle, parts: Path, tmp_pa
     assert average.metrics.aupro == pytest.approx(np.mean([row.metrics.aupro for row in report.rows]))
     without = replace(report.rows[0], metrics=replace(report.rows[0].metrics, aupro=None))
     assert rows.average([without, report.rows[1]])[0].metrics.aupro is None, "of one category, it is no mean of two"
+    busy, quiet = (
+        replace(row, latency=replace(row.latency, stability=Stability(0.0, None, None, text)))
+        for row, text in zip(report.rows, ("busy", ""))
+    )
+    assert rows.average([busy, quiet])[0].latency_ms is None
     both = [*bundles, Path(shutil.copytree(bundles[0], tmp_path / "twin.edgead"))]
     with pytest.raises(ConfigError, match=r"results\.json exists already and was kept"):
         benchmark(both, tmp_path / "data", **QUICK, out=tmp_path / "out", command=["other"])

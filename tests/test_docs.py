@@ -37,6 +37,17 @@ def _resolves(page: Path, text: str, name: str, anchor: str) -> bool:
     return not anchor or anchor in anchors(target.read_text(encoding="utf-8") if name else text)
 
 
+def ragged_rows(text: str) -> list[str]:
+    """Return the rows of tables with more or fewer cells than the first row of their table."""
+    found, columns = [], 0
+    for line in CODE.sub("", text).splitlines():
+        cells = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+        if cells and columns and cells != columns:
+            found.append(line)
+        columns = (columns or cells) if cells else 0
+    return found
+
+
 def commands(text: str) -> list[str]:
     """Return the `edgead …` commands of a page, from code blocks and from code in sentences."""
     joined = text.replace("\\\n", " ")
@@ -81,9 +92,10 @@ def options() -> set[str]:
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_and_anchors_resolve(page: Path) -> None:
+def test_links_and_anchors_resolve_and_tables_are_whole(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert not broken_links(page, text)
+    assert not ragged_rows(text)
     assert "@@" not in text  # a place left for a figure
 
 
@@ -99,6 +111,7 @@ def test_the_checks_notice_what_is_wrong() -> None:
     page = ROOT / "docs" / "page.md"
     text = "# A page\n\n[a](none.md) [b](#none) [c](data.md#none) [d](#a-page) [e](data.md#duplicates)\n"
     assert broken_links(page, text) == ["none.md", "#none", "data.md#none"]
+    assert ragged_rows("| a | b |\n|---|---|\n| `x\\|y` | 1 |\n| 1 |\n\n| a |\n") == ["| 1 |"]
     found = commands("Type `edgead train --date D`.\n\n    .venv/bin/edgead expert --out O   # a comment --no\n")
     assert [wrong_command(command) for command in found] == ["expert", "--date"]
     assert wrong_command("edgead run B --batch 0 --health some --engine E") == "--batch 0, --health some"

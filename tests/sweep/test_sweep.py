@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -325,9 +326,32 @@ def test_a_precision_that_fails_ends_no_other(parts: Path, tmp_path: Path, monke
     assert store.state(cell, "fp32") == (CellState.DONE, "")
     worker.work(cell, store.root, 0)
     assert calls.count("export fp16") == 1
-    store.forget_failures(cell)
-    worker.work(cell, store.root, 0)
+    assert (store.is_settled(cell), store.is_settled(cell, retry_failed=True)) == (True, False)
+    worker.work(cell, store.root, 0, retry_failed=True)
     assert (calls.count("export fp16"), calls.count("export fp32"), calls.count("train")) == (2, 1, 1)
+
+
+def test_what_failed_in_another_process_is_run_again(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --retry-failed while it worked on the cell, its record of the failure came back, and nothing was retried."""
+    calls: list[str] = []
+    store = fake_stages(monkeypatch, calls, tmp_path)
+    [cell] = cells_of(tmp_path, parts, precisions=["fp16", "fp32"])
+    asked: list[threading.Thread] = []
+    export = worker.stages.export_cell
+
+    def export_slowly(*given: object) -> None:
+        export(*given)  # type: ignore[arg-type]
+        if "fp32" in given and not asked:
+            asked.append(threading.Thread(target=worker.work, args=(cell, store.root, 0, True)))
+            asked[0].start()
+            wait_until(lambda: "waiting for another" in store.last_line(cell), 10)
+
+    monkeypatch.setattr(worker.stages, "export_cell", export_slowly)
+    worker.work(cell, store.root, 0)
+    asked[0].join(10)
+    assert calls.count("export fp16") == 2
 
 
 @pytest.mark.parametrize("content", [None, "{", "{}"])
@@ -374,6 +398,28 @@ def test_a_stopped_training_is_not_failed(parts: Path, tmp_path: Path, monkeypat
     assert store.state(cell, "fp32")[0] is CellState.STARTED
     worker.work(cell, store.root, 0)
     assert store.state(cell, "fp32")[0] is CellState.DONE
+
+
+def test_an_export_that_was_stopped_leaves_no_figures_of_the_one_before(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the file as before, the cell was done: with the old figures, and the bundle of another threshold."""
+    calls: list[str] = []
+    store = fake_stages(monkeypatch, calls, tmp_path)
+    [before] = cells_of(tmp_path, parts)
+    [other] = cells_of(tmp_path, parts, false_reject=0.2)
+    worker.work(before, store.root, 0)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.stages, "benchmark_cell", stop)
+        with pytest.raises(KeyboardInterrupt):
+            worker.work(other, store.root, 0)
+    assert store.state(before, "fp32")[0] is CellState.STARTED
+    worker.work(before, store.root, 0)
+    assert calls == ["train", "export fp32", "benchmark 5", "export fp32", "export fp32", "benchmark 5"]
 
 
 def test_another_program_works_on_nothing(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,6 +157,25 @@ def test_a_stopped_distillation_is_finished(
     assert read_bundle(tmp_path / "student.edgead").manifest.threshold == read_bundle(distilled[1]).manifest.threshold
 
 
+def test_a_distillation_is_finished_with_a_teacher_that_was_moved(grey: Path, tmp_path: Path) -> None:
+    """The bundle that the command names was checked, and then the one was looked for that the first command named."""
+    bundle, moved, run = make_level_bundle(tmp_path / "old.edgead"), tmp_path / "new.edgead", tmp_path / "run"
+    made = {"target_ms": 5, "precision": "fp32", "out": run, "bundle_out": tmp_path / "student.edgead"}
+    few = (*TINY[:2], "pictures=16", "rounds=2", "batch_size=8", "steps=60")
+    with pytest.raises(KeyboardInterrupt):
+        distil(bundle.path, grey, settings=few, mixed_precision="no", console=Stopping(), **made)  # type: ignore[arg-type]
+    rows = run / "features-0" / "round1" / "rows.json"
+    kept = rows.read_text()
+    bundle.path.rename(moved)
+    console = Stopping()
+    with pytest.raises(KeyboardInterrupt):
+        resume(moved, console=console, **made)  # type: ignore[arg-type]
+    assert f"edgead distil {moved} --target TIME --resume --out {run}" in console.said[-1]
+    assert rows.read_text() == kept  # the teacher was not asked again
+    resume(moved, **made)  # type: ignore[arg-type]
+    assert read_bundle(tmp_path / "student.edgead").manifest.config["teacher"] == "new.edgead"
+
+
 def test_a_run_that_is_no_students_is_not_finished_here(
     distilled: tuple[Path, Path, str], teacher: Bundle, trained: Path, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ The student is measured, trained, exported in INT8 and compared with its teacher
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,7 +193,8 @@ def resume(
     console = console or Console()
     finish = _Finish(target_ms, engine, bundle_out, precision, false_reject, console)
     path, folder = Path(bundle).resolve(), find_unfinished(METHOD) if out is None else Path(out)
-    config = run_config.load_run_config(folder).config
+    run = run_config.load_run_config(folder)
+    config = run.config
     if not isinstance(config, StudentConfig):
         raise CheckpointError(f"{folder} is no run of a student. Resume it with  edgead train --resume")
     if config.teacher_digest != read_bundle(path).manifest.digest:
@@ -201,6 +203,8 @@ def resume(
     if finished and data is not None:
         raise ConfigError(f"{folder} is trained already: leave out --data. Its images must lie where they were.")
     if settings or not finished:
+        if config.teacher != str(path):  # it was moved, or this is a copy
+            run_config.save_run_config(folder, dataclasses.replace(run, config=config.replaced(teacher=str(path))))
         resume_training(
             folder, data=data, settings=settings, device=device, workers=workers, track=track, console=console
         )

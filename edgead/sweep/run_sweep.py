@@ -94,11 +94,10 @@ def sweep(
     """
     console = console or Console()
     store, cells = Store(_folder(file, out)), _read_cells(file)
-    for cell in cells if retry_failed else ():
-        store.forget_failures(cell)
-    left = [cell for cell in cells if not store.is_settled(cell)]
-    console.say(f"{len(cells)} cells, {len(cells) - len(left)} of them done or failed; results in {store.root}")
-    crashed = _work_on(left, store, cells, ray, console) if left else {}
+    left = [cell for cell in cells if not store.is_settled(cell, retry_failed)]
+    settled = "done" if retry_failed else "done or failed"
+    console.say(f"{len(cells)} cells, {len(cells) - len(left)} of them {settled}; results in {store.root}")
+    crashed = _work_on(left, store, cells, ray, retry_failed, console) if left else {}
     rows = collect(store, cells, crashed)
     table = write_results(store, file, rows)
     try:
@@ -121,7 +120,7 @@ def _folder(file: Path, out: Path | None) -> Path:
 
 
 def _work_on(
-    left: Sequence[Cell], store: Store, cells: Sequence[Cell], address: str, console: Console
+    left: Sequence[Cell], store: Store, cells: Sequence[Cell], address: str, retry_failed: bool, console: Console
 ) -> dict[str, str]:
     """Run cells on Ray; return the keys of cells that crashed, with the reason."""
     with connected(address) as ray:
@@ -131,7 +130,8 @@ def _work_on(
             asked = resources(ray, cell.entry.cpus, cell.entry.gpus)
             cpus = int(asked["num_cpus"])
             workers = cell.entry.workers if cell.entry.workers is not None else 0 if cpus <= 2 else cpus - 1
-            tasks[task.options(**asked, name=cell.name).remote(cell, store.root, workers)] = cell
+            named = task.options(**asked, name=cell.name)
+            tasks[named.remote(cell, store.root, workers, retry_failed)] = cell
         with Board(store, cells, console) as board:
             return _wait(ray, tasks, board, console)
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from edgead.benchmark import benchmark
 from edgead.console import Console
+from edgead.datasets import open_again
 from edgead.export import PrecisionOptions, export
 from edgead.export.options import BuildOptions
 from edgead.geometry import GeometryRequest
 from edgead.runtime.engines.opening import find_spec
 from edgead.sweep.cell import Cell
 from edgead.train import resume, run_config, train
+from edgead.train.configuration import read_settings
+from edgead.train.donors import find_donors
 from edgead.train.methods import get_method
+from edgead.train.new_run import absolute
 from edgead.train.request import Request
 
 
@@ -61,6 +66,7 @@ def train_cell(cell: Cell, run: Path, workers: int, console: Console) -> None:
     """
     entry = cell.entry
     if is_started(run):
+        find_files(cell, run, console)
         resume(run, device=entry.device, workers=workers, console=console)
         return
     train(
@@ -84,12 +90,36 @@ def train_cell(cell: Cell, run: Path, workers: int, console: Console) -> None:
     )
 
 
+def find_files(cell: Cell, run: Path, console: Console) -> None:
+    """Let a started run look for its files where they are now: the cell's key says that they are the same."""
+    entry, stored = cell.entry, run_config.load_run_config(run)
+    method, category = get_method(entry.method), open_again(cell.root, stored.category)
+    places = {
+        name: value for name, value in read_settings(method, entry.settings).items() if name in method.Config.paths
+    }
+    donors = stored.donors
+    if donors:
+        found = find_donors(entry.donors, category, stored.method, {}, console)
+        donors = tuple(replace(one, path=now.path, root=now.root) for one, now in zip(donors, found, strict=True))
+    moved = replace(
+        stored,
+        config=stored.config.replaced(**places),
+        data=str(category.root.resolve()),
+        textures=absolute(entry.textures),
+        weights=absolute(entry.weights),
+        donors=donors,
+    )
+    if moved != stored:
+        run_config.save_run_config(run, moved)
+
+
 def export_cell(cell: Cell, run: Path, precision: str, bundle: Path, console: Console) -> None:
     """Export a finished run. The gate does not use labelled test images.
 
     Raises:
         GateError: the precision fails the gate.
     """
+    find_files(cell, run, console)
     export(run, out=bundle, precision=precision, false_reject=cell.measuring.false_reject, force=True, console=console)
 
 

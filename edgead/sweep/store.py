@@ -84,6 +84,16 @@ class Record:
     failed: str = ""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
+    def without(self, *precisions: str) -> Record:
+        """Return the record without the outcomes of these precisions."""
+        kept = {name: outcome for name, outcome in self.outcomes.items() if name not in precisions}
+        return dataclasses.replace(self, outcomes=kept)
+
+    def without_failures(self) -> Record:
+        """Return the record of a cell that is to run again where it failed."""
+        failed = [name for name, outcome in self.outcomes.items() if outcome.failed]
+        return dataclasses.replace(self.without(*failed), failed="")
+
 
 class Store:
     """The cells on disk. Files are replaced atomically; one process at a time works on a cell."""
@@ -122,13 +132,6 @@ class Store:
         """Write a cell's record."""
         write_json(self.folder(cell) / CELL, schema.write(record))
 
-    def forget_failures(self, cell: Cell) -> None:
-        """Remove failures from a cell's record, so that the cell runs again."""
-        record = self.load(cell)
-        kept = {precision: outcome for precision, outcome in record.outcomes.items() if not outcome.failed}
-        if record.failed or len(kept) < len(record.outcomes):
-            self.save(cell, dataclasses.replace(record, failed="", outcomes=kept))
-
     def state(self, cell: Cell, precision: str) -> tuple[CellState, str]:
         """Return the state of a bundle, and the reason of a failure."""
         record = self.load(cell)
@@ -139,9 +142,9 @@ class Store:
             return (CellState.FAILED, outcome.failed) if outcome.failed else (CellState.DONE, "")
         return (CellState.STARTED if self.folder(cell).is_dir() else CellState.TO_DO), ""
 
-    def is_settled(self, cell: Cell) -> bool:
-        """Tell whether every bundle of a cell is done or failed."""
-        settled = (CellState.DONE, CellState.FAILED)
+    def is_settled(self, cell: Cell, retry_failed: bool = False) -> bool:
+        """Tell whether every bundle of a cell is done, or failed and not to be run again."""
+        settled = (CellState.DONE,) if retry_failed else (CellState.DONE, CellState.FAILED)
         return all(self.state(cell, precision)[0] in settled for precision in cell.precisions)
 
     def last_line(self, cell: Cell) -> str:

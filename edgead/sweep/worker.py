@@ -15,13 +15,14 @@ from edgead.sweep.cell import Cell
 from edgead.sweep.store import CellLog, Outcome, Record, Store
 
 
-def work(cell: Cell, root: Path, workers: int) -> None:
+def work(cell: Cell, root: Path, workers: int, retry_failed: bool = False) -> None:
     """Run the stages of a cell that are not done. A failure is stored in the cell's record.
 
     Args:
         cell: to run.
         root: folder of the store.
         workers: data-loading processes of the training.
+        retry_failed: run again what has failed.
 
     Raises:
         ConfigError: this machine has another version of the program than the one that started the sweep.
@@ -35,15 +36,20 @@ def work(cell: Cell, root: Path, workers: int) -> None:
             "This machine has another version of edgead than the one that started the sweep. Install the same version."
         )
     with store.sole_worker(cell, console):
-        record = store.load(cell)
+        record = stored = store.load(cell)
+        if retry_failed:
+            record = record.without_failures()
         if code not in record.code:
             record = dataclasses.replace(record, code=(*record.code, code))
+        if record != stored:
             store.save(cell, record)
         if not record.trained and not record.failed:
             record = _train(cell, store, record, workers, console)
         for precision in cell.precisions if record.trained else ():
             done = record.outcomes.get(precision)
             if done is None or done.measuring != cell.measuring.key:
+                record = record.without(precision)
+                store.save(cell, record)  # a stop leaves no outcome of the bundle and report that are replaced now
                 outcome = _measure(cell, store, precision, console)
                 record = dataclasses.replace(record, outcomes={**record.outcomes, precision: outcome})
                 store.save(cell, record)

@@ -62,8 +62,8 @@ def run_without_images(
         fingerprint="",
         held_out_fingerprint="",
         stored_geometry=geometry,
-        textures=_absolute(request.textures),
-        weights=_absolute(request.weights),
+        textures=absolute(request.textures),
+        weights=absolute(request.weights),
         bit_depth=request.bit_depth,
         seed=request.seed,
         mixed_precision=request.mixed_precision,
@@ -169,7 +169,8 @@ def _report_data(category: Category, console: Console) -> None:
         console.say(f"Training does not use labelled images; edgead benchmark would refuse these.{more}")
 
 
-def _absolute(path: str | Path | None) -> str | None:
+def absolute(path: str | Path | None) -> str | None:
+    """Return a path as a run stores it."""
     return str(Path(path).resolve()) if path else None
 
 

@@ -9,9 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import cv2
 import pytest
 from listener import Listener
 from tiny import TINY
@@ -22,6 +24,7 @@ from edgead.benchmark.figures import Stability
 from edgead.console import Console
 from edgead.errors import ConfigError, EdgeadError, GateError
 from edgead.files import write_json
+from edgead.images import encode_png
 from edgead.reports.points import read_points
 from edgead.sweep import fingerprint, stages, worker
 from edgead.sweep.cell import Cell, make_cells
@@ -29,7 +32,10 @@ from edgead.sweep.file import Entry, read_sweep_file
 from edgead.sweep.results import BundleFigures, SeedAverage, SweepRow, average, collect, format_table, write_results
 from edgead.sweep.run_sweep import plan, sweep
 from edgead.sweep.store import LOG, CellState, Outcome, Store
-from edgead.train.run_config import load_run_config
+from edgead.train.checkpoint import WEIGHTS
+from edgead.train.configuration import configure
+from edgead.train.methods import get_method
+from edgead.train.run_config import DonorConfig, load_run_config, save_run_config
 from edgead.train.training_state import sole_trainer
 
 
@@ -89,6 +95,54 @@ def test_a_training_has_the_geometry_of_its_cell(parts: Path, tmp_path: Path) ->
     stages.train_cell(cell, tmp_path / "run", 0, Listener())
     geometry = load_run_config(tmp_path / "run").geometry
     assert (geometry.crop, geometry.fit) == ((0.0, 0.0, 1.0, 0.5), "letterbox")
+
+
+def test_a_cell_goes_on_in_folders_that_were_moved(parts: Path, tmp_path: Path) -> None:
+    """They count with their contents alone; but training and export looked for them where they had been."""
+    place, run = tmp_path / "first", tmp_path / "run"
+    shutil.copytree(parts, place / "washer")
+    shutil.copytree(parts / "test", place / "textures")
+    for image in (place / "textures").rglob("*.png"):
+        image.write_bytes(encode_png(cv2.flip(cv2.imread(str(image)), 0)))
+    keys = set()
+    for step in ("train", "resume", "export"):
+        place = place.rename(tmp_path / step)
+        [cell] = cells_of(place, Path("washer"), textures="textures")
+        keys.add(cell.key)
+        if step == "export":
+            stages.export_cell(cell, run, "fp32", tmp_path / "made.edgead", Listener())
+        else:
+            stages.train_cell(cell, run, 0, Listener())
+        if step == "train":
+            (run / WEIGHTS).unlink()  # as if it had been stopped before its first state
+    assert len(keys) == 1
+
+
+def test_a_started_run_finds_its_masks_and_donors(parts: Path, trained: Path, tmp_path: Path) -> None:
+    run, data = tmp_path / "run", shutil.copytree(parts, tmp_path / "new" / "washer")
+    donor, masks = tmp_path / "new" / "donor", tmp_path / "new" / "masks"
+    shutil.copytree(parts / "train" / "good", masks)
+    for image in shutil.copytree(parts, donor).rglob("*.png"):
+        image.write_bytes(encode_png(cv2.flip(cv2.imread(str(image)), 0)))
+    of_donor = (DonorConfig("donor", "/old/donor", "/old/donor", ("a",), ("b",), "f"),)
+    given: dict[str, tuple[tuple[str, ...], tuple[DonorConfig, ...], dict[str, object]]] = {
+        "drept": ((), of_donor, {"donors": [str(donor)]}),
+        "transfusion": (("foreground=/old/masks",), (), {"settings": [f"foreground={masks}"]}),
+    }
+    for name, (settings, donors, fields) in given.items():
+        config = configure(get_method(name), "nano", settings)
+        old = dataclasses.replace(load_run_config(trained), method=name, config=config, donors=donors)
+        run.mkdir(exist_ok=True)
+        save_run_config(run, dataclasses.replace(old, data="/old/washer"))
+        file = make_file(tmp_path, data, **{"settings": [], **fields})
+        file.write_text(file.read_text().replace("draem", name))
+        stages.find_files(make_cells(read_sweep_file(file))[0], run, Listener())
+        found = load_run_config(run)
+        assert found.data == str(data)
+        if name == "drept":
+            assert found.donors == (DonorConfig("donor", str(donor), str(donor), ("a",), ("b",), "f"),)
+        else:
+            assert found.config.foreground == str(masks)
 
 
 @pytest.mark.parametrize(
@@ -325,9 +379,32 @@ def test_a_precision_that_fails_ends_no_other(parts: Path, tmp_path: Path, monke
     assert store.state(cell, "fp32") == (CellState.DONE, "")
     worker.work(cell, store.root, 0)
     assert calls.count("export fp16") == 1
-    store.forget_failures(cell)
-    worker.work(cell, store.root, 0)
+    assert (store.is_settled(cell), store.is_settled(cell, retry_failed=True)) == (True, False)
+    worker.work(cell, store.root, 0, retry_failed=True)
     assert (calls.count("export fp16"), calls.count("export fp32"), calls.count("train")) == (2, 1, 1)
+
+
+def test_what_failed_in_another_process_is_run_again(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --retry-failed while it worked on the cell, its record of the failure came back, and nothing was retried."""
+    calls: list[str] = []
+    store = fake_stages(monkeypatch, calls, tmp_path)
+    [cell] = cells_of(tmp_path, parts, precisions=["fp16", "fp32"])
+    asked: list[threading.Thread] = []
+    export = worker.stages.export_cell
+
+    def export_slowly(*given: object) -> None:
+        export(*given)  # type: ignore[arg-type]
+        if "fp32" in given and not asked:
+            asked.append(threading.Thread(target=worker.work, args=(cell, store.root, 0, True)))
+            asked[0].start()
+            wait_until(lambda: "waiting for another" in store.last_line(cell), 10)
+
+    monkeypatch.setattr(worker.stages, "export_cell", export_slowly)
+    worker.work(cell, store.root, 0)
+    asked[0].join(10)
+    assert calls.count("export fp16") == 2
 
 
 @pytest.mark.parametrize("content", [None, "{", "{}"])
@@ -374,6 +451,28 @@ def test_a_stopped_training_is_not_failed(parts: Path, tmp_path: Path, monkeypat
     assert store.state(cell, "fp32")[0] is CellState.STARTED
     worker.work(cell, store.root, 0)
     assert store.state(cell, "fp32")[0] is CellState.DONE
+
+
+def test_an_export_that_was_stopped_leaves_no_figures_of_the_one_before(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the file as before, the cell was done: with the old figures, and the bundle of another threshold."""
+    calls: list[str] = []
+    store = fake_stages(monkeypatch, calls, tmp_path)
+    [before] = cells_of(tmp_path, parts)
+    [other] = cells_of(tmp_path, parts, false_reject=0.2)
+    worker.work(before, store.root, 0)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.stages, "benchmark_cell", stop)
+        with pytest.raises(KeyboardInterrupt):
+            worker.work(other, store.root, 0)
+    assert store.state(before, "fp32")[0] is CellState.STARTED
+    worker.work(before, store.root, 0)
+    assert calls == ["train", "export fp32", "benchmark 5", "export fp32", "export fp32", "benchmark 5"]
 
 
 def test_another_program_works_on_nothing(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

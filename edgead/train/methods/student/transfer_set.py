@@ -118,7 +118,7 @@ class TransferSet:
         self.counts.append(count)
 
     def _key(self, number: int, digest: str) -> str:
-        config = self.config.replaced(steps=1, learning_rate=1.0)  # they may change when a run is resumed
+        config = self.config.replaced(steps=1, learning_rate=1.0, teacher="")  # they may change until a run is resumed
         settings = [number, digest, str(config), self.data.normals.shape, self.data.textures.shape]
         found = hashlib.sha256(json.dumps(settings, default=str).encode())
         found.update(np.ascontiguousarray(self.data.normals).data)

@@ -122,4 +122,4 @@ def import_model(
         raise ConfigError("One ONNX file at a time. For the files of a checkpoint, set its method with --method.")
     from edgead.export.imports.onnx_model import import_onnx
 
-    return import_onnx(paths[0], source or "onnx", chosen, threshold_data, options)
+    return import_onnx(paths[0], "onnx" if source is None else source, chosen, threshold_data, options)

@@ -15,7 +15,7 @@ from edgead.datasets.category import some
 from edgead.datasets.copies import find_copies
 from edgead.errors import DataError
 from edgead.folders import list_images
-from edgead.images import Frame
+from edgead.images import Frame, PixelFormat
 from edgead.text import percent
 from edgead.train.method import Method, TrainingData
 from edgead.train.run_config import RunConfig
@@ -41,7 +41,7 @@ def load_textures(run: RunConfig, console: Console) -> Frames:
         console.say(f"{MOST_TEXTURES} of {len(paths)} texture images are used: more would take too much memory")
         chosen = np.random.default_rng((run.seed, 0x7E)).permutation(len(paths))[:MOST_TEXTURES]
         paths = [paths[index] for index in sorted(chosen)]
-    frames = load_frames(paths, size, progress=console.track("reading textures"))
+    frames = load_frames(paths, size, PixelFormat(run.bit_depth), console.track("reading textures"))
     report_skipped(frames, "texture", console)
     return frames
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import re
@@ -24,6 +25,7 @@ from edgead.export import export
 from edgead.files import new_folder
 from edgead.train import checkpoint, run_config, training_state
 from edgead.train.fit import fit
+from edgead.train.materials import load_textures
 from edgead.train.split import MOST_HELD_OUT, split_normals
 from edgead.train.training import find_unfinished, resume, train
 
@@ -278,6 +280,12 @@ def test_textures(tmp_path: Path, parts: Path, write_image: Write) -> None:
     shutil.copy(textures / "woven" / "0.png", textures / "woven" / "1.png")
     with pytest.raises(CheckpointError, match=r"The textures in .* differ from those that"):
         resume(run)
+
+
+def test_the_bit_depth_holds_for_textures_too(tmp_path: Path, trained: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((32, 32), 2048, np.uint16))
+    run = dataclasses.replace(run_config.load_run_config(trained), textures=str(tmp_path), bit_depth=12)
+    assert (load_textures(run, Listener()).frames == 128).all()  # half of 4096; not 8, half of what 16 bits would be
 
 
 def test_for_want_of_memory_it_says_what_to_lower(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

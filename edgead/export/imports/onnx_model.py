@@ -127,6 +127,8 @@ def _parse(
     else:
         score = heads[anomalib.SCORE].raw if anomalib.SCORE in heads else None
         anomaly_map = heads[anomalib.MAP].raw if anomalib.MAP in heads else "none"
+    if score is not None and options.pool != "max":
+        raise ConfigError(f"The image score is the tensor '{score}', so --pool has no effect. Leave it out.")
     kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
     spec = IoSpec(
         input=value.name,

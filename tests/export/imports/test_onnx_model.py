@@ -553,6 +553,8 @@ def test_what_cannot_be_taken_over_is_said(spoilt: Path, name: str, words: str, 
         ({"map": "none"}, ModelError, "select the score with --score"),
         ({"map": "heat", "size": (48, 48)}, ConfigError, "The model's input is 24×32"),
         ({"map": "heat", "pool": "mean"}, ConfigError, "--pool takes max or top:SHARE"),
+        ({"map": "heat", "score": "score", "pool": "top:0.5"}, ConfigError, "so --pool has no effect"),
+        ({"map": "heat", "source": ""}, ConfigError, "Unknown source ''"),
     ],
 )
 def test_options_that_do_not_fit(
@@ -577,6 +579,12 @@ def test_other_models_are_not_anomalibs(tmp_path: Path) -> None:
     path = save(plain_model(), tmp_path / "m.onnx")
     with pytest.raises(ModelError, match=r"Not an anomalib 2\.x export: its outputs are logits, score, heat"):
         import_model(path, source="anomalib", out=tmp_path / "b.edgead")
+
+
+def test_the_score_of_an_anomalib_model_is_not_pooled(tmp_path: Path) -> None:
+    path = save(anomalib_model(), tmp_path / "m.onnx")
+    with pytest.raises(ConfigError, match="the tensor 'raw_score', so --pool has no effect"):
+        import_model(path, source="anomalib", pool="top:0.01", out=tmp_path / "b.edgead")
 
 
 def test_a_size_that_no_bundle_may_have_is_refused(parts: Path, tmp_path: Path) -> None:

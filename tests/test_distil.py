@@ -328,10 +328,13 @@ def test_what_the_export_would_refuse_is_refused_before_the_training(
         ({"false_reject": 2.0}, "must lie between 0 and 1"),
         ({"precision": "int3"}, "precision is"),
         ({"bundle_out": teacher.path}, "exists already and was kept. Choose another --bundle-out"),
+        ({"bundle_out": teacher.path / "manifest.json" / "student.edgead"}, "Not a directory"),
     )
     for options, words in wrong:
-        with pytest.raises(EdgeadError, match=words):
+        with pytest.raises((EdgeadError, OSError), match=words):
             distil(teacher.path, grey, target_ms=5, settings=("widths=8,8,8",), out=tmp_path / "run", **options)
+        with pytest.raises((EdgeadError, OSError), match=words):
+            resume(teacher.path, target_ms=5, out=tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
 
 

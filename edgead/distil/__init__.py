@@ -19,6 +19,7 @@ import edgead.train  # noqa: F401  first: it reports what to install if PyTorch 
 from edgead.bundle import read_bundle
 from edgead.console import Console
 from edgead.errors import CheckpointError, ConfigError, DeviceError, GateError
+from edgead.files import refuse_unwritable
 from edgead.text import typed
 
 if TYPE_CHECKING:
@@ -115,8 +116,6 @@ def distil(
     height, width = teacher.size
     fixed = (f"teacher={path}", f"teacher_digest={teacher.digest}", f"size={height}x{width}")
     configure(get_method(METHOD), "paper", (*fixed, *settings))  # errors are reported before any work
-    if bundle_out and Path(bundle_out).exists():
-        raise ConfigError(f"{bundle_out} exists already and was kept. Choose another --bundle-out.")
     if out:
         refuse_run(Path(out))
     chosen: tuple[str, ...] = ()
@@ -233,6 +232,10 @@ class _Finish:
                 f"The target is for one engine: name it with --engine, not {self.engine}. See:  edgead doctor"
             )
         BuildOptions(self.bundle_out, self.false_reject, to_precision_options(self.precision))
+        if self.bundle_out:
+            if Path(self.bundle_out).exists():
+                raise ConfigError(f"{self.bundle_out} exists already and was kept. Choose another --bundle-out.")
+            refuse_unwritable(Path(self.bundle_out).parent)
 
     def __call__(self, teacher: Path, run: Path) -> Distilled:
         """Export a finished run, and compare the student with its teacher."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.errors import ConfigError, SinkError, SourceError
-from edgead.files import atomic_file, cut_name
+from edgead.files import atomic_file, cut_name, refuse_unwritable
 from edgead.folders import OVERLAY, RECONSTRUCTION, describe_left_out, list_folder
 from edgead.geometry.tiling import Tiling
 from edgead.images import Frame, encode_png, fit_frame, read_frame, to_frame
@@ -132,10 +132,13 @@ def predict(
 
     Raises:
         ConfigError: a batch below 1, or a sink that cannot be opened.
+        OSError: nothing can be written to `save`.
         SinkError: at the end, if a sink did not take every result, or an overlay could not be written.
     """
     if batch < 1:
         raise ConfigError(f"batch must be at least 1, not {batch}.")
+    if save:
+        refuse_unwritable(save)
     unsaved: dict[Path, OSError] = {}
     with _reporting(unsaved), open_workers(sinks) as workers:
         keep = any(worker.wants_frames for worker in workers)

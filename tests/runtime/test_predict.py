@@ -62,6 +62,12 @@ def test_overlays_of_long_and_of_like_names(level: Path, tmp_path: Path) -> None
     assert len({name.casefold() for name in saved}) == len(names)  # also on a stick that does not tell b from B
 
 
+def test_a_place_for_overlays_that_is_a_file_is_refused_before_the_first_image(level: Path, images: Collected) -> None:
+    """Every overlay was lost, and that was said after the last image."""
+    with edgead.load(level) as inspector, pytest.raises(NotADirectoryError):
+        next(predict(inspector, images, level / "manifest.json"))
+
+
 def test_images_that_show_too_little_are_named(line_bundle: Path, tmp_path: Path) -> None:
     for name, size in (("good", (256, 256)), ("point", (1, 1)), ("wide", (64, 256))):
         (tmp_path / f"{name}.png").write_bytes(encode_png(np.full((*size, 3), 90, np.uint8)))

@@ -166,6 +166,15 @@ def resolves(name: str) -> bool:
     return False
 
 
+def test_names_are_defined_in_the_files_that_the_documents_name() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]
+    named = [
+        pair for page in pages for pair in re.findall(r"`(\w+)`\s(?:of|in)\s`([\w/]+\.py)`", page.read_text("utf-8"))
+    ]
+    assert len(named) > 3
+    assert not [pair for pair in named if not re.search(rf"^{pair[0]}\b", (ROOT / pair[1]).read_text("utf-8"), re.M)]
+
+
 def test_python_names_in_the_documents_exist() -> None:
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]
     spans = [span for page in pages for span in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))]

@@ -35,7 +35,11 @@ HOURS = "takes hours"
 ON_CPU = {"--engine tensorrt": "--engine onnxruntime"}
 SERVERS = "needs servers at these addresses; tests/runtime has them on this machine"
 WAYS = {
-    "README.md": Page({"line.mp4": "images"}, given="from level_bundle import frame_of\n\nframe = frame_of(100)\n"),
+    "README.md": Page(
+        {"line.mp4": "images"},
+        makes=("bottle.edgead",),
+        given="from level_bundle import frame_of\n\nframe = frame_of(100)\n",
+    ),
     "anomalib-on-jetson.md": Page({**ON_CPU, "mqtt://broker/": "jsonl:"}, makes=("bottle.edgead",)),
     "benchmarks/README.md": Page(
         {"benchmarks/results/": f"{ROOT}/benchmarks/results/"},

@@ -132,15 +132,31 @@ def test_messages_refer_to_pages_that_exist() -> None:
     assert all((ROOT / name).exists() for name in named)
 
 
-def test_messages_that_troubleshooting_quotes_exist() -> None:
+@pytest.mark.parametrize(
+    ("name", "heading", "mark"),
+    [
+        ("troubleshooting.md", "", '"'),
+        ("anomalib-on-jetson.md", "## Troubleshooting", "`"),
+        ("plc.md", "## When it does not work", "`"),
+    ],
+)
+def test_messages_that_tables_quote_exist(name: str, heading: str, mark: str) -> None:
+    """The first column of a table of symptoms; capitals and “…” stand for what changes, and so do numbers."""
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "edgead").rglob("*.py"))
-    rows = re.findall(
-        r"^\| ([^|]+) \|", (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    quoted = [piece.strip() for row in rows for text in re.findall(r'"([^"]+)"', row) for piece in text.split("…")]
-    assert len(quoted) > 3
-    assert not [piece for piece in quoted if piece not in sources]
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    text = text[text.index(heading) :]
+    cells = re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE)
+    quoted = [each for cell in cells for each in re.findall(f"{mark}([^{mark}]+){mark}", cell)]
+    assert len(quoted) > 2
+    pieces = [piece.strip(" :") for each in quoted for piece in re.split(r"…|\b[A-Z]{2,}\b|\b[N\d]+\b", each)]
+    assert not [piece for piece in pieces if piece not in sources and piece not in OF_OTHERS]
 
+
+OF_OTHERS = {
+    "cannot be opened: address already in use",
+    "Unknown datatype for field",
+}
+"""Messages that asyncua and the system write, or end."""
 
 GROUPS = {"edgead.sources", "edgead.sinks", "edgead.engines"}
 """Entry point groups, which look like modules."""
@@ -160,6 +176,15 @@ def resolves(name: str) -> bool:
             found = getattr(found, part)
         return True
     return False
+
+
+def test_names_are_defined_in_the_files_that_the_documents_name() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]
+    named = [
+        pair for page in pages for pair in re.findall(r"`(\w+)`\s(?:of|in)\s`([\w/]+\.py)`", page.read_text("utf-8"))
+    ]
+    assert len(named) > 3
+    assert not [pair for pair in named if not re.search(rf"^{pair[0]}\b", (ROOT / pair[1]).read_text("utf-8"), re.M)]
 
 
 def test_python_names_in_the_documents_exist() -> None:

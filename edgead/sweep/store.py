@@ -69,6 +69,7 @@ class Record:
         created: UTC, ISO 8601.
         code: hashes of the package's sources that ran the cell, in order.
         train_seconds: of all starts together.
+        began: when the training that runs, or was killed, began, seconds since 1970; 0 if there is none.
         trained: whether the training is finished.
         failed: reason if the training failed, else empty.
         outcomes: precision ↦ outcome.
@@ -80,6 +81,7 @@ class Record:
     created: str
     code: tuple[str, ...] = ()
     train_seconds: float = 0.0
+    began: float = 0.0
     trained: bool = False
     failed: str = ""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -171,12 +173,17 @@ class Store:
 
 
 class CellLog(Terminal):
-    """Appends lines with a time stamp to a cell's log."""
+    """Appends lines with a time stamp to a cell's log.
+
+    Attributes:
+        before: when the last process wrote to it, seconds since 1970; 0 if none has.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(PROGRESS_EVERY)
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / LOG
+        self.before = self._path.stat().st_mtime if self._path.exists() else 0.0
 
     def say(self, text: str) -> None:
         with self._path.open("a", encoding="utf-8", errors="backslashreplace") as stream:

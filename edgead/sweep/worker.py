@@ -55,7 +55,10 @@ def work(cell: Cell, root: Path, workers: int, retry_failed: bool = False) -> No
                 store.save(cell, record)
 
 
-def _train(cell: Cell, store: Store, record: Record, workers: int, console: Console) -> Record:
+def _train(cell: Cell, store: Store, record: Record, workers: int, console: CellLog) -> Record:
+    killed = max(0.0, console.before - record.began) if record.began else 0.0
+    record = dataclasses.replace(record, train_seconds=round(record.train_seconds + killed, 1), began=time.time())
+    store.save(cell, record)
     started = time.monotonic()
     failed = "not finished"
     try:
@@ -64,7 +67,7 @@ def _train(cell: Cell, store: Store, record: Record, workers: int, console: Cons
         seconds = round(record.train_seconds + time.monotonic() - started, 1)
         stopped = failed == "not finished"
         record = dataclasses.replace(
-            record, train_seconds=seconds, trained=not failed, failed="" if stopped else failed
+            record, train_seconds=seconds, began=0.0, trained=not failed, failed="" if stopped else failed
         )
         store.save(cell, record)
     return record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -473,6 +474,25 @@ def test_an_export_that_was_stopped_leaves_no_figures_of_the_one_before(
     assert store.state(before, "fp32")[0] is CellState.STARTED
     worker.work(before, store.root, 0)
     assert calls == ["train", "export fp32", "benchmark 5", "export fp32", "export fp32", "benchmark 5"]
+
+
+def test_the_seconds_of_a_training_that_was_killed_count(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = fake_stages(monkeypatch, [], tmp_path)
+    [cell] = cells_of(tmp_path, parts)
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.stages, "train_cell", lambda *_: os._exit(9))
+        if not (process := os.fork()):
+            worker.work(cell, store.root, 0)
+        os.waitpid(process, 0)
+    last_line = store.load(cell).began + 100
+    (store.folder(cell) / LOG).touch()
+    os.utime(store.folder(cell) / LOG, (last_line, last_line))
+    worker.work(cell, store.root, 0)
+    record = store.load(cell)
+    assert (record.began, record.trained) == (0, True)
+    assert 100 <= record.train_seconds < 110
 
 
 def test_another_program_works_on_nothing(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,11 @@ def overflows_int8() -> bool:
     return "sse2" in flags and not {"avx512_vnni", "avx_vnni"} & flags
 
 
+def loading_processes(cores: int) -> int:
+    """Return how many processes prepare the examples of a training that has so many cores; 0: its own does."""
+    return 0 if cores <= 2 else min(8, cores - 1)
+
+
 def usable_cores() -> int | None:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

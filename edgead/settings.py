@@ -18,6 +18,8 @@ from edgead.errors import ConfigError, unknown
 
 BATCH_LIMIT = 1024
 """Frames for one inference at most: memory is reserved for all of them."""
+WORKERS_LIMIT = 64
+"""Processes that prepare examples at most: each takes some 350 MB."""
 SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 _KINDS = {int: "a whole number", float: "a number", bool: "on or off", str: "text"}
 

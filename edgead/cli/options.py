@@ -14,7 +14,7 @@ import click
 from edgead.cli.output import QUIET
 from edgead.home import at_home
 from edgead.runtime.engine_table import ENGINES
-from edgead.settings import BATCH_LIMIT
+from edgead.settings import BATCH_LIMIT, WORKERS_LIMIT
 from edgead.signatures.trust import TRUST
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -189,7 +189,9 @@ training_options = _all_of(
             show_default=True,
             help="auto: bf16 on a CPU that supports it, if it is faster and the losses agree. no: float32.",
         ),
-        click.option("--workers", type=click.IntRange(0), help="Data-loading processes. [default: auto]"),
+        click.option(
+            "--workers", type=click.IntRange(0, WORKERS_LIMIT), help="Data-loading processes. [default: auto]"
+        ),
         click.option(
             "--track",
             multiple=True,

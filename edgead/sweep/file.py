@@ -13,6 +13,7 @@ from edgead.errors import ConfigError
 from edgead.geometry import AUTO
 from edgead.home import at_home
 from edgead.schema import FilePath, SchemaError, Share, Within
+from edgead.settings import WORKERS_LIMIT
 from edgead.toml import read_toml
 
 TABLES = "methods"
@@ -68,7 +69,7 @@ class Entry:
     rounds: Annotated[int, Within(1, 100_000)] = 100
     pixel_size: Annotated[int, Within(32, 4096)] = 256
     device: str = "auto"
-    workers: Annotated[int, Within(0)] | None = None
+    workers: Annotated[int, Within(0, WORKERS_LIMIT)] | None = None
     cpus: Annotated[int, Within(1)] | None = None
     gpus: Annotated[float, Within(0)] | None = None
     label: str = ""

@@ -12,6 +12,7 @@ from typing import Any
 from edgead.cluster import LOCAL, connected, resources
 from edgead.console import Console
 from edgead.errors import EdgeadError
+from edgead.machine import loading_processes
 from edgead.reports.build import build_report
 from edgead.sweep import stages
 from edgead.sweep.board import Board
@@ -129,7 +130,7 @@ def _work_on(
         for cell in left:
             asked = resources(ray, cell.entry.cpus, cell.entry.gpus)
             cpus = int(asked["num_cpus"])
-            workers = cell.entry.workers if cell.entry.workers is not None else 0 if cpus <= 2 else cpus - 1
+            workers = cell.entry.workers if cell.entry.workers is not None else loading_processes(cpus)
             named = task.options(**asked, name=cell.name)
             tasks[named.remote(cell, store.root, workers, retry_failed)] = cell
         with Board(store, cells, console) as board:

@@ -19,6 +19,7 @@ from edgead.errors import ConfigError, DataError
 from edgead.geometry import STRETCH, Geometry, GeometryRequest
 from edgead.images import PixelFormat
 from edgead.schema import OneOf, Within
+from edgead.settings import WORKERS_LIMIT
 from edgead.train.budget import read_budget
 from edgead.train.canvas import describe_shrink, describe_tiles, fix_geometry
 from edgead.train.configuration import configure
@@ -44,7 +45,7 @@ class Request:
     device: str
     mixed_precision: Annotated[str, OneOf(MIXED_PRECISIONS)]
     budget: str | None
-    workers: Annotated[int, Within(0)] | None
+    workers: Annotated[int, Within(0, WORKERS_LIMIT)] | None
     holdout: Annotated[float, Within()]
     textures: str | Path | None
     weights: str | Path | None

@@ -16,6 +16,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from edgead.console import Console
 from edgead.errors import DeviceError, TrainingError
 from edgead.files import new_folder
+from edgead.machine import loading_processes
 from edgead.text import typed
 from edgead.train import checkpoint, plots, run_config, training_state
 from edgead.train.accelerator import is_main
@@ -233,5 +234,4 @@ def _telling_how_to_resume(method: Method, run: RunConfig, folder: Path, console
 
 def choose_workers(wanted: int | None) -> int:
     """Return how many processes prepare examples; chosen by the machine where `wanted` is None."""
-    cores = os.cpu_count() or 1
-    return wanted if wanted is not None else 0 if cores <= 2 else min(8, cores - 1)
+    return loading_processes(os.cpu_count() or 1) if wanted is None else wanted

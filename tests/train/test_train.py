@@ -159,7 +159,8 @@ def test_all_categories_get_a_run_each(tmp_path: Path, write_image: Write) -> No
     ("options", "words"),
     [
         ({"seed": -1}, "seed is -1; it must be from 0"),
-        ({"workers": -1}, "workers is -1; it must be at least 0"),
+        ({"workers": -1}, "workers is -1; it must be from 0 to 64"),
+        ({"workers": 300}, "workers is 300; it must be from 0 to 64"),
         ({"bit_depth": 7}, "bit_depth is 7; it must be from 9 to 16"),
         ({"mixed_precision": "fp8"}, "mixed_precision is .fp8.; it must be one of auto, no, bf16, fp16"),
         ({"holdout": "0.2"}, "holdout is .0.2.; it must be a finite number"),

@@ -107,7 +107,7 @@ def test_a_bundle_is_fetched_verified_and_put_in_place(
     assert not os.path.isabs(os.readlink(link))
     versions = link.with_name("current.edgead.versions")
     assert {path.name for path in versions.iterdir()} == {
-        "first.edgead", f"{done.digest[:16]}.edgead", "pulls.jsonl", ".lock",
+        "first.edgead", f"{done.digest[:16]}.edgead", "pulls.jsonl", ".pulls.jsonl.lock", ".lock",
     }  # fmt: skip
     assert json.loads((versions / "pulls.jsonl").read_text())["digest"] == done.digest
     assert any("golden frames on onnxruntime-cpu" in text for text in console.said)
@@ -137,6 +137,16 @@ def test_where_nothing_is_yet(go: Callable[..., Pulled], tmp_path: Path) -> None
     done = go(to=tmp_path / "new" / "x.edgead")
     assert (done.before, done.switched) == ("", True)
     assert read_bundle(tmp_path / "new" / "x.edgead").manifest.name == "second"
+
+
+def test_a_log_that_cannot_be_written_is_no_failed_pull(go: Callable[..., Pulled], link: Path) -> None:
+    """The link had changed, and the pull said that it had not worked."""
+    log = link.with_name("current.edgead.versions") / "pulls.jsonl"
+    log.symlink_to("/dev/full")
+    console = Listener()
+    done = go(console=console)
+    assert (done.switched, Path(done.path)) == (True, link.resolve())
+    assert console.said[-1] == f"Warning: {log} lacks this pull: No space left on device."
 
 
 def test_from_the_command_line(server: HttpsFolder, shared: Path, link: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from edgead.bundle import manifest_digest, read_bundle
 from edgead.errors import BundleError, ConfigError, DeviceError, EdgeadError, PullError
 from edgead.pull import Pulled, download, pull
 from edgead.review.version import write_version
+from edgead.runtime.sources.tls import Tls, connect, explain_connection
 from edgead.signatures.keys import new_key, read_private_key
 from edgead.signatures.signing import sign
 
@@ -351,6 +353,20 @@ def test_a_server_that_is_somebody_else(
     refused(go, link, PullError, "is not who it says", url=false.url, ca=None)
     assert false.asked == []
     false.close()
+
+
+@pytest.mark.parametrize("days", [-9, 9])
+def test_a_machine_that_has_lost_its_clock(
+    go: Callable[..., Pulled], shared: Path, link: Path, tmp_path: Path, days: int
+) -> None:
+    """The advice was to trust the certificate, which was trusted; of a camera, to verify none."""
+    files = make_certificate(tmp_path, "server", days=days)
+    served = HttpsFolder(shared / "second.edgead", files)
+    refused(go, link, PullError, r"(?s)is not who it says.*The clock here says 2\d{3}-", url=served.url, ca=files[0])
+    with pytest.raises(ssl.SSLCertVerificationError) as caught:
+        connect(served.url, Tls(ca=str(files[0])), 5)
+    assert "verify=0" not in explain_connection(caught.value)
+    served.close()
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ from cryptography.x509.oid import NameOID
 ENDLESS = b"\0" * (1 << 16)
 
 
-def make_certificate(folder: Path, name: str, address: str = "127.0.0.1") -> tuple[Path, Path]:
-    """Write a certificate that signs itself, for one address, and its key; return their paths."""
+def make_certificate(folder: Path, name: str, address: str = "127.0.0.1", days: int = 0) -> tuple[Path, Path]:
+    """Write a certificate that signs itself, for one address and one day, and its key; return their paths."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days)
     made = (
         x509.CertificateBuilder()
         .subject_name(subject)

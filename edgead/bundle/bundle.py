@@ -69,19 +69,22 @@ class Bundle:
     """A bundle after its files were read and checked.
 
     Attributes:
-        path: the folder.
+        path: the folder, as it was named.
         manifest: its content.
         signer: fingerprint of the trusted key that signed it; empty if nobody was asked for.
+        real: where its files are, if `path` has a link: another may lie there while this one is being opened, as after
+            `edgead pull`. None: there.
     """
 
     path: Path
     manifest: Manifest
     signer: str = ""
+    real: Path | None = None
 
     @property
     def model(self) -> Path:
         """The ONNX graph."""
-        return self.path / MODEL
+        return (self.real or self.path) / MODEL
 
     def content(self, name: str) -> bytes:
         """Read a file of the manifest and check it; the returned bytes are the checked ones.
@@ -89,7 +92,7 @@ class Bundle:
         Raises:
             BundleError: the file is missing, or its hash differs.
         """
-        return _read_checked(self.path, name, self.manifest.files[name])
+        return _read_checked(self.real or self.path, name, self.manifest.files[name])
 
     def golden(self) -> Golden:
         """Return the golden frames. They are read once, so a running engine does not depend on the folder.
@@ -187,6 +190,7 @@ def read_bundle(path: str | Path, trust: Sequence[str | Path] | None = None) -> 
         ConfigError: a trusted key cannot be read.
     """
     path, trusted = Path(path), read_trust(trust)
+    named, path = path, _without_links(path)
     content = read_manifest_file(path)
     signer = trusted.find_signer(path / MANIFEST, content, _read_signature(path)) if trusted else ""
     manifest = parse_manifest(path, content)
@@ -206,7 +210,13 @@ def read_bundle(path: str | Path, trust: Sequence[str | Path] | None = None) -> 
             raise BundleError(f"{path / name} does not hold golden frames: {error}.") from error
     if missing := {MODEL, GOLDEN} - manifest.files.keys():
         raise BundleError(f"The manifest of {path} does not list {', '.join(sorted(missing))}.")
-    return Bundle(path, manifest, signer)
+    return Bundle(named, manifest, signer, None if path == named else path)
+
+
+def _without_links(path: Path) -> Path:
+    """Return what a path with links leads to now; the same path if there are none."""
+    real = os.path.realpath(path)
+    return path if real == os.path.abspath(path) or not os.path.exists(real) else Path(real)
 
 
 def refuse_others(path: Path, manifest: Manifest) -> None:

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 from edgead.bundle import LARGEST_FILE
 from edgead.errors import PullError
 from edgead.redaction import redact
+from edgead.runtime.sources.tls import remedy
 from edgead.timed_answer import TimedAnswer
 
 BLOCK = 1 << 16
@@ -184,7 +185,7 @@ class Folder:
             if isinstance(reason, ssl.SSLCertVerificationError):
                 raise PullError(
                     f"{redact(self.url)} is not who it says: {reason.verify_message}.\n"
-                    "Trust the maker of its certificate with:  --ca FILE"
+                    + remedy(reason, "Trust the maker of its certificate with:  --ca FILE")
                 ) from error
             raise _Broken(f"no connection ({reason or type(error).__name__})") from error
         with answer:

@@ -15,7 +15,7 @@ BACK_WITHIN = 60.0
 
 
 def hand_over(done: Pulled, line: RunningLine, link: Path, seconds: float, most: float, console: Console) -> Pulled:
-    """Let the line take the bundle, and take it back where it fails."""
+    """Let the line take the bundle, and take it back where it fails; `switched` says whether the link points to it."""
     report, old = Report(), ""
     try:
         seen = line.look()
@@ -32,7 +32,11 @@ def hand_over(done: Pulled, line: RunningLine, link: Path, seconds: float, most:
     if not report.failed:
         return dataclasses.replace(done, line=report)
     console.say(f"{done.bundle} failed: {report.failed}. Going back.")
-    take_back(done, link)
+    try:
+        take_back(done, link)
+    except OSError as error:
+        console.say(f"Warning: {link} cannot be set back: {error.strerror or error}.")
+        return dataclasses.replace(done, line=report)
     seen = line.look()
     try:
         line.reload()

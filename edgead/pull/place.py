@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgead.audit import append_line
+from edgead.console import Console
 from edgead.errors import PullError
 from edgead.pull.watch import Report
 from edgead.text import utc_now
@@ -105,8 +106,9 @@ def remove_older(versions: Path, kept: set[Path | None]) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def write_log(versions: Path, done: Pulled) -> None:
-    """Add a report to the log."""
-    line = {"at": utc_now(), **done.to_dict()}
-    with (versions / LOG).open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line) + "\n")
+def write_log(versions: Path, done: Pulled, console: Console) -> None:
+    """Add a report to the log. What was done is done, so that a full disk is a warning."""
+    try:
+        append_line(versions / LOG, {"at": utc_now(), **done.to_dict()})
+    except OSError as error:
+        console.say(f"Warning: {versions / LOG} lacks this pull: {error.strerror or error}.")

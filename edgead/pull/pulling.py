@@ -66,10 +66,11 @@ def pull(
         console: shows the steps.
 
     Raises:
-        PullError: it cannot be fetched or put in place.
+        PullError: it cannot be fetched or put in place; or it failed on the line and the link cannot be set back, which
+            the text says.
         BundleError: not signed by a trusted key, or damaged.
         ConfigError: no trusted key, a line that cannot be watched, or a number outside its limits.
-        DeviceError: the golden frames fail here. The link is unchanged after this and the errors above.
+        DeviceError: the golden frames fail here. The link is unchanged after this and the other errors above.
         RolledBackError: it failed on the line. The link points to the one before again.
     """
     console, link = console or Console(), Path(to)
@@ -98,10 +99,16 @@ def pull(
                 done = hand_over(done, line, link, watch_minutes * 60, max_change, console)
             elif not line and done.switched:
                 console.say("No line was told: reload or restart the one that uses it.")
-            write_log(versions, done)
+            write_log(versions, done, console)
     except OSError as error:
         raise PullError(f"{error.filename or versions} cannot be written: {error.strerror or error}.") from error
     if done.line and done.line.failed:
+        if done.switched:
+            by_hand = f"ln -sfn {done.before} {link}" if done.before else f"rm {link}"
+            raise PullError(
+                f"{done.bundle} failed on the line: {done.line.failed}.\n"
+                f"{link} still points to it. Set it back by hand, and reload the line:  {by_hand}"
+            )
         raise RolledBackError(
             f"{done.bundle} failed on the line: {done.line.failed}.\n"
             + (f"{done.before} is in its place again." if done.before else "There was none before it.")

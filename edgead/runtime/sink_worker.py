@@ -30,6 +30,8 @@ HURRY = 8.0
 """Seconds for waiting results after a request to end the run."""
 GRACE = 2.0
 """Further seconds for a sink to return from a call; then it is abandoned."""
+STEADY = 10.0
+"""Seconds without a failure after which a sink counts as working again."""
 _log = logging.getLogger("edgead")
 
 
@@ -86,6 +88,7 @@ class SinkWorker:
         self._changed = threading.Condition()
         self._queue: deque[Result | tuple[Captured, str]] = deque()
         self._offered = self._accepted = self._failed = self._busy = 0
+        self._failed_at = -math.inf
         self._dropped: Counter[str] = Counter()
         self._last_error = ""
         self._failing = self._closing = self._stopped = self._abandoned = False
@@ -276,12 +279,19 @@ class SinkWorker:
             self._last_error = printable(redact(_describe(error)))
 
     def _tell(self, accepted: int, failed: int) -> None:
-        """Log when a sink begins to fail and when it works again: a run may take weeks."""
-        if failed and not self._failing:
-            _log.warning("The sink %s does not take results: %s", self.name, self._last_error)
-        elif accepted and not failed and self._failing:
+        """Log when a sink begins to fail and when it works again: a run may take weeks.
+
+        A sink that takes one result and fails at the next, as on a disk with room for small ones, is told once.
+        """
+        now = time.monotonic()
+        if failed:
+            self._failed_at = now
+            if not self._failing:
+                _log.warning("The sink %s does not take results: %s", self.name, self._last_error)
+            self._failing = True
+        elif accepted and self._failing and now - self._failed_at >= STEADY:
             _log.warning("The sink %s takes results again; %d have failed so far", self.name, self._failed)
-        self._failing = failed > 0
+            self._failing = False
 
     def _count_dropped(self, cause: str, count: int) -> None:
         if count and not self._dropped[cause] and not self._may_miss:

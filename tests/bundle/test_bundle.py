@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from level_bundle import OFFSETS, make_level_bundle
 
 from edgead.bundle import FORMAT, Bundle, manifest_digest, read_bundle
 from edgead.bundle.graph_file import GraphError, check_graph
@@ -351,3 +353,18 @@ def test_the_golden_frames_find_another_graph(bundle: Bundle) -> None:
     check = check_golden(bundle, Biased())
     assert not check.good
     assert check.score_error == pytest.approx(0.01, abs=1e-3)
+
+
+def test_a_link_that_changes_while_its_bundle_is_opened(tmp_path: Path) -> None:
+    """As after `edgead pull`: files of two bundles were read, and the bundle was called damaged."""
+    for name in ("first", "second"):
+        make_level_bundle(tmp_path / f"{name}.edgead", OFFSETS[name])
+    link, new = tmp_path / "current.edgead", tmp_path / "new"
+    link.symlink_to("first.edgead")
+    opened = read_bundle(link)
+    new.symlink_to("second.edgead")
+    os.replace(new, link)
+    with contextlib.closing(open_engine("onnxruntime", opened)) as engine:
+        assert check_golden(opened, engine).good
+    assert opened.path == link
+    assert read_bundle(link).manifest.name == "second"

@@ -179,6 +179,22 @@ def test_a_line_that_reads_another_path_is_told_apart(cell: Cell, monkeypatch: p
 
 
 @pytest.mark.slow
+def test_a_link_that_cannot_be_set_back_is_told(cell: Cell) -> None:
+    """The error named a file, and not that the bad bundle went on deciding."""
+
+    def block(text: str) -> None:
+        if "decides. Watching" in text:
+            cell.link.with_name(".current.edgead.new").mkdir()  # where the new link is made
+
+    console = Listener()
+    console.say = block  # type: ignore[method-assign]
+    with pytest.raises(PullError, match=r"(?s)bad failed on the line: .* are FAIL.*still points to it.*ln -sfn"):
+        cell.pull("bad", watch_minutes=10.0, console=console)
+    log = cell.link.with_name("current.edgead.versions") / "pulls.jsonl"
+    assert json.loads(log.read_text())["line"]["failed"]
+
+
+@pytest.mark.slow
 def test_a_line_that_ends_under_the_new_bundle(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
     """The link is back before a service manager starts the line again."""
     monkeypatch.setattr(watch, "GONE", 0.5)

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from edgead.bundle import manifest_digest, read_bundle
 from edgead.errors import BundleError, ConfigError, DeviceError, EdgeadError, PullError
 from edgead.pull import Pulled, download, pull
 from edgead.review.version import write_version
+from edgead.runtime.sources.tls import Tls, connect, explain_connection
 from edgead.signatures.keys import new_key, read_private_key
 from edgead.signatures.signing import sign
 
@@ -107,7 +109,7 @@ def test_a_bundle_is_fetched_verified_and_put_in_place(
     assert not os.path.isabs(os.readlink(link))
     versions = link.with_name("current.edgead.versions")
     assert {path.name for path in versions.iterdir()} == {
-        "first.edgead", f"{done.digest[:16]}.edgead", "pulls.jsonl", ".lock",
+        "first.edgead", f"{done.digest[:16]}.edgead", "pulls.jsonl", ".pulls.jsonl.lock", ".lock",
     }  # fmt: skip
     assert json.loads((versions / "pulls.jsonl").read_text())["digest"] == done.digest
     assert any("golden frames on onnxruntime-cpu" in text for text in console.said)
@@ -137,6 +139,16 @@ def test_where_nothing_is_yet(go: Callable[..., Pulled], tmp_path: Path) -> None
     done = go(to=tmp_path / "new" / "x.edgead")
     assert (done.before, done.switched) == ("", True)
     assert read_bundle(tmp_path / "new" / "x.edgead").manifest.name == "second"
+
+
+def test_a_log_that_cannot_be_written_is_no_failed_pull(go: Callable[..., Pulled], link: Path) -> None:
+    """The link had changed, and the pull said that it had not worked."""
+    log = link.with_name("current.edgead.versions") / "pulls.jsonl"
+    log.symlink_to("/dev/full")
+    console = Listener()
+    done = go(console=console)
+    assert (done.switched, Path(done.path)) == (True, link.resolve())
+    assert console.said[-1] == f"Warning: {log} lacks this pull: No space left on device."
 
 
 def test_from_the_command_line(server: HttpsFolder, shared: Path, link: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,6 +353,20 @@ def test_a_server_that_is_somebody_else(
     refused(go, link, PullError, "is not who it says", url=false.url, ca=None)
     assert false.asked == []
     false.close()
+
+
+@pytest.mark.parametrize("days", [-9, 9])
+def test_a_machine_that_has_lost_its_clock(
+    go: Callable[..., Pulled], shared: Path, link: Path, tmp_path: Path, days: int
+) -> None:
+    """The advice was to trust the certificate, which was trusted; of a camera, to verify none."""
+    files = make_certificate(tmp_path, "server", days=days)
+    served = HttpsFolder(shared / "second.edgead", files)
+    refused(go, link, PullError, r"(?s)is not who it says.*The clock here says 2\d{3}-", url=served.url, ca=files[0])
+    with pytest.raises(ssl.SSLCertVerificationError) as caught:
+        connect(served.url, Tls(ca=str(files[0])), 5)
+    assert "verify=0" not in explain_connection(caught.value)
+    served.close()
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ sys.path.insert(0, {tests!r})
 from made_result import make_result
 from waiting import wait_until
 from edgead.line.check import _look_at_sink
+from edgead.runtime import sink_worker
 from edgead.runtime.sink_worker import SinkWorker
 from edgead.runtime.sinks import late, open_sink
 
@@ -47,7 +48,7 @@ worker.offer(make_result(1))
 wait_until(lambda: worker.account()["failed"] == 1)
 full = worker.account()
 os.truncate(filling, 0)
-late.RETRY_AFTER = sink._next = 0.0
+late.RETRY_AFTER = sink._next = sink_worker.STEADY = 0.0
 for number in (2, 3):
     worker.offer(make_result(number))
 wait_until(lambda: worker.account()["taken"] == 2)

@@ -164,7 +164,29 @@ def test_waiting_for_room_ends_when_the_run_is_to_end(monkeypatch: pytest.Monkey
     assert adds_up(worker.account())
 
 
-def test_log_says_when_a_sink_begins_to_fail_and_when_it_works_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_says_once_that_a_sink_takes_some_results_only(caplog: pytest.LogCaptureFixture) -> None:
+    """On a disk with room for small results, each result was followed by a line."""
+
+    def breaks(result: Result) -> None:
+        if (result.frame_id or 0) % 2:
+            raise OSError(28, "No space left on device")
+
+    caplog.set_level(logging.WARNING)
+    worker = SinkWorker(Callback(breaks))
+    for number in range(20):
+        worker.offer(make_result(number))
+    worker.close()
+    assert worker.account()["failed"] == 10
+    assert [record.getMessage() for record in caplog.records] == [
+        "The sink breaks does not take results: No space left on device"
+    ]
+
+
+def test_log_says_when_a_sink_begins_to_fail_and_when_it_works_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_worker, "STEADY", 0.0)
+
     def breaks(result: Result) -> None:
         if 2 <= (result.frame_id or 0) < 20:
             raise ValueError("no connection to http://me:geheim@host/\nPASS")

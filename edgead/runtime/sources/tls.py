@@ -10,10 +10,13 @@ from urllib.parse import unquote, urlsplit
 
 from edgead.errors import ConfigError
 from edgead.runtime.sources.uri import redact, scheme_of
+from edgead.text import utc_now
 
 PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 SECURE = ("https", "rtsps")
 _OPTIONS = ("ca", "verify")
+_NOT_YET, _EXPIRED = 9, 10
+"""OpenSSL's codes of a certificate that is not valid today."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,19 @@ def connect(address: str, tls: Tls, timeout: float) -> socket.socket:
 def explain_connection(error: Exception) -> str:
     """Return why a connection failed; for a rejected certificate also the remedy."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return (
-            f"its certificate is rejected: {error.verify_message.rstrip('.')}.\n"
-            "Trust it with ?ca=FILE (PEM), or connect without verification with ?verify=0"
+        return f"its certificate is rejected: {error.verify_message.rstrip('.')}.\n" + remedy(
+            error, "Trust it with ?ca=FILE (PEM), or connect without verification with ?verify=0"
         )
     return f"{getattr(error, 'strerror', None) or error}."
+
+
+def remedy(error: ssl.SSLCertVerificationError, trust: str) -> str:
+    """Return what to do about a rejected certificate.
+
+    Args:
+        error: why it was rejected.
+        trust: how to trust its maker. That does not help on a machine that has lost its clock, as after a power cut.
+    """
+    if error.verify_code not in (_NOT_YET, _EXPIRED):
+        return trust
+    return f"The clock here says {utc_now()}. Set it if that is wrong; if it is right, the certificate must be renewed."

@@ -9,6 +9,7 @@ affects all. Use an idle machine.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from pathlib import Path
 import click
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edgead.benchmark.stream import StreamLatency, measure_streams
 from edgead.bundle import MODEL, Bundle, read_bundle
@@ -32,16 +34,20 @@ from edgead.runtime.engines.openvino_engine import OpenVinoEngine
 from edgead.runtime.inspector import Inspector
 from edgead.train import train
 
+PINNED = "session.intra_op_thread_affinities"
+CORES = sorted(os.sched_getaffinity(0))
 VARIANTS: dict[str, dict[str, str] | None] = {
     "onnxruntime": {},
     "onnxruntime, dynamic blocks": {"session.dynamic_block_base": "4"},
     "onnxruntime, spinning 100 ms": {"session.intra_op.spin_duration_us": "100000"},
+    "onnxruntime, pinned": {PINNED: ";".join(str(core + 1) for core in CORES[1:])},
     "openvino": None,
 }
 """Entries of ONNX Runtime's session configuration; None for OpenVINO.
 
 Dynamic blocks: a thread that comes late gets less of an operator's work. Spinning 100 ms: its threads are still awake
-when the next frame comes, which costs a core; it shows how much of the tail is their waking up.
+when the next frame comes, which costs a core; it shows how much of the tail is their waking up. Pinned: the thread that
+decides is on the first core during an inference, and each of ONNX Runtime's threads on another one.
 """
 HEIGHT, WIDTH, FRAMES = 720, 1280, 60
 
@@ -66,6 +72,17 @@ def make_video(folder: Path) -> Path:
     return path
 
 
+class PinnedEngine(OnnxRuntimeEngine):
+    """Computes with the calling thread on the first core."""
+
+    def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        os.sched_setaffinity(0, CORES[:1])
+        try:
+            return super().infer(frames)
+        finally:
+            os.sched_setaffinity(0, CORES)
+
+
 def open_variant(bundle: Bundle, entries: dict[str, str] | None) -> Inspector:
     """Open a bundle on the engine of a variant."""
     graph = bundle.path / MODEL
@@ -73,7 +90,7 @@ def open_variant(bundle: Bundle, entries: dict[str, str] | None) -> Inspector:
     if entries is None:
         engine = OpenVinoEngine(graph, "f32", "openvino-cpu")
     else:
-        engine = OnnxRuntimeEngine(graph, entries=entries)
+        engine = (PinnedEngine if PINNED in entries else OnnxRuntimeEngine)(graph, entries=entries)
     return Inspector(bundle, check(engine, bundle))
 
 

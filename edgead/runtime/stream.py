@@ -289,7 +289,7 @@ class Stream:
                 continue
             most = min(self.policy.batch, self._max_frames - given) if self._max_frames else self.policy.batch
             batch = self._queue.take(most, self._patience)
-            for result in self._counted(self._inspect(batch) if batch else []):
+            for result in self._counted(batch):
                 given += 1
                 yield result
             while self._noted:
@@ -307,19 +307,23 @@ class Stream:
                 self._keep_warm()
                 last_frame = time.monotonic()
 
-    def _counted(self, results: list[Result]) -> Iterator[Result]:
-        """Yield results and count each one; those that the caller does not take are counted as ``stopped``."""
-        left = deque(results)
+    def _counted(self, batch: list[tuple[int, Prepared]]) -> Iterator[Result]:
+        """Inspect a batch, yield its results and count each one.
+
+        Frames whose results the caller does not take, also because of Ctrl-C during the inference, are dropped as
+        ``stopped``.
+        """
+        left = deque(prepared.captured for _, prepared in batch)
         try:
-            while left:
-                result = left.popleft()
-                if result.frame_id is not None:
+            for result in self._inspect(batch) if batch else []:
+                if not left.popleft().about_source:
                     self.ledger.count(result)
                 yield result
         finally:
-            for result in left:
-                if result.frame_id is not None:
-                    self.ledger.drop(result.source_id, "stopped")
+            for captured in left:
+                if not captured.about_source:
+                    self.ledger.drop(captured.source_id, "stopped")
+                    self._tell_drop(captured, "stopped")
 
     def _keep_warm(self) -> None:
         try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -100,6 +101,62 @@ def test_closing_does_not_wait_for_an_engine_that_hangs(first: Bundle, monkeypat
     assert not engine.closed  # it is in use
     release.set()
     thread.join(10)
+    assert engine.closed  # by the call that had hung
+
+
+class Interrupted:
+    """Gets a signal during each inference."""
+
+    name, closed = "interrupted", False
+
+    def infer(self, frames: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return np.zeros(1, np.float32), np.zeros((1, 64, 64), np.float32)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def on_signal() -> Iterator[list[Callable[[], object]]]:
+    """What a signal handler of the host does. A handler that waits for itself is interrupted."""
+
+    def waits(*_: object) -> None:
+        raise TimeoutError("the signal handler waits")
+
+    actions: list[Callable[[], object]] = []
+    before = [
+        (number, signal.signal(number, handler))
+        for number, handler in ((signal.SIGTERM, lambda *_: [action() for action in actions]), (signal.SIGALRM, waits))
+    ]
+    signal.alarm(5)
+    yield actions
+    signal.alarm(0)
+    for number, handler in before:
+        signal.signal(number, handler)
+
+
+def test_a_signal_handler_closes_at_once(first: Bundle, on_signal: list[Callable[[], object]]) -> None:
+    engine = Interrupted()
+    inspector = Inspector(first, engine)
+    on_signal += [inspector.close, lambda: seen.append(engine.closed)]
+    seen: list[bool] = []
+    assert inspector.inspect(frame_of(0)).verdict is Verdict.PASS
+    assert seen == [False]  # the engine was in use
+    assert engine.closed
+    with pytest.raises(DeviceError, match="closed"):
+        inspector.inspect(frame_of(0))
+
+
+def test_a_signal_handler_that_inspects_does_not_wait_for_itself(
+    first: Bundle, on_signal: list[Callable[[], object]]
+) -> None:
+    inspector = Inspector(first, Interrupted())
+    on_signal.append(lambda: inspector.inspect(frame_of(0)))
+    with pytest.raises(DeviceError, match="from a signal handler"):
+        inspector.inspect(frame_of(0))
+    on_signal.clear()
+    assert inspector.inspect(frame_of(0)).verdict is Verdict.PASS
 
 
 def test_a_decision_is_made_by_one_threshold(first: Bundle) -> None:

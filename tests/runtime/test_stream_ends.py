@@ -134,6 +134,50 @@ def test_error_in_the_loop_body_ends_the_capture(inspector: Inspector, with_bloc
     assert camera.stopped.is_set()
 
 
+def test_frames_that_ctrl_c_interrupts_are_dropped(inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inspector.engine.inner, "infer", interrupted)
+    told: list[tuple[int | None, str]] = []
+    stream = Stream(
+        inspector, [list(NOISE[:3])], Policy(batch=2), on_drop=lambda one, cause: told.append((one.frame_id, cause))
+    )
+    with pytest.raises(KeyboardInterrupt):
+        list(stream)
+    figures = stream.ledger.snapshot()
+    assert is_balanced(figures)
+    assert figures["in_flight"] == 0
+    assert sorted(told) == [(number, "stopped") for number in range(figures["dropped"])]
+
+
+def test_drop_callback_hears_of_results_that_are_left(inspector: Inspector) -> None:
+    told: list[int | None] = []
+    policy = Policy(batch=2, capacity=2)
+    stream = Stream(inspector, [list(NOISE[:2])], policy, on_drop=lambda one, _: told.append(one.frame_id))
+    with stream:
+        wait_until(lambda: not capture_threads())  # both frames wait for the engine
+        for _ in stream:
+            break
+    assert told == [1]
+    assert stream.ledger.in_flight == 0
+
+
+@pytest.mark.parametrize("cause", ["lost", "silent", "drift"])
+def test_a_report_with_a_number_is_no_frame(inspector: Inspector, cause: str) -> None:
+    class Reports(FrameSource):
+        def read(self) -> Iterator[Captured]:
+            yield Captured(NOISE[0], "", self.name, 0, time.monotonic())
+            yield Captured(None, "cable pulled", self.name, 1, time.monotonic(), cause=cause)
+            yield Captured(NOISE[1], "", self.name, 1, time.monotonic())
+
+    stream = Stream(inspector, [Reports("own")])
+    assert [(result.frame_id, result.cause) for result in stream] == [(0, ""), (None, cause), (1, "")]
+    figures = stream.ledger.snapshot()
+    assert is_balanced(figures)
+    assert (figures["captured"], figures["in_flight"], figures["reported_by_cause"][cause]) == (2, 0, 1)
+
+
 def test_drop_callback_that_raises_stops_nothing_and_is_said_once(inspector: Inspector) -> None:
     said: list[str] = []
 

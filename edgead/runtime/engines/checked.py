@@ -17,7 +17,7 @@ from edgead.runtime.engines import Engine, first_line
 from edgead.runtime.engines.device_frames import DeviceFrames, find_device_frames
 
 LONGEST_CALL = 10.0
-"""Seconds that `CheckedEngine.close` waits for a running call. An engine that hangs is not released."""
+"""Seconds that `CheckedEngine.close` waits for a running call."""
 
 
 class CheckedEngine:
@@ -40,7 +40,9 @@ class CheckedEngine:
         self.inner, self.name, self.closed = engine, engine.name, False
         self.exact: bool = getattr(engine, "exact", True)
         self._shape, self._singly = shape, singly
-        self._lock, self._released, self._process = threading.Lock(), False, os.getpid()
+        # A signal handler runs in the middle of the main thread's call: with another lock it would wait for itself.
+        self._lock, self._process = threading.RLock(), os.getpid()
+        self._running = self._to_release = self._released = False
         _open.add(self)
 
     def infer(self, frames: Any, geometry: Geometry | None = None) -> Outputs:
@@ -57,7 +59,8 @@ class CheckedEngine:
 
         Raises:
             DataError: the frames have another shape or type.
-            DeviceError: the engine is closed, of another process, failed, or returned outputs of another shape or type.
+            DeviceError: the engine is closed, of another process, failed, or returned outputs of another shape or type;
+                or this is called by a signal handler that has interrupted a call.
         """
         if os.getpid() != self._process:
             raise DeviceError(
@@ -83,6 +86,12 @@ class CheckedEngine:
         with self._lock:
             if self.closed:
                 raise DeviceError(f"The engine {self.name} is closed. Load the bundle again.")
+            if self._running:
+                raise DeviceError(
+                    f"The engine {self.name} was interrupted by this call, from a signal handler or a finalizer.\n"
+                    "Set a flag there, and inspect afterwards."
+                )
+            self._running = True
             try:
                 if fits:
                     frames = self.inner.fit(frames, self._shape[:2], geometry)  # type: ignore[attr-defined]
@@ -94,6 +103,10 @@ class CheckedEngine:
                 raise
             except Exception as error:  # a plug-in's engine may raise anything
                 raise DeviceError(f"The engine {self.name} failed: {first_line(error)}") from error
+            finally:
+                self._running = False
+                if self._to_release:
+                    self._release()
         scores, maps = zip(*each)
         return np.concatenate(scores), np.concatenate(maps)
 
@@ -103,18 +116,27 @@ class CheckedEngine:
         return differs and frames.nbytes > 0 and hasattr(self.inner, "fit")
 
     def close(self) -> None:
-        """Release the device after the running call. Waiting and later calls raise a DeviceError."""
+        """Release the device after the running call. Waiting and later calls raise a DeviceError.
+
+        A call that does not end within `LONGEST_CALL`, or that a signal handler has interrupted to close the engine,
+        releases it when it returns.
+        """
         self.closed = True
         if os.getpid() != self._process:  # what is released here would be the other process's
             return
+        self._to_release = True
         if not self._lock.acquire(timeout=LONGEST_CALL):
             return
         try:
-            if not self._released:
-                self._released = True
-                self.inner.close()
+            if not self._running:
+                self._release()
         finally:
             self._lock.release()
+
+    def _release(self) -> None:
+        if not self._released:
+            self._released = True
+            self.inner.close()
 
     def end(self) -> None:
         """Wait for the running call; later ones raise a DeviceError."""

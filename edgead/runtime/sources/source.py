@@ -32,8 +32,8 @@ class Captured:
         image: ``(H, W, 3) uint8 BGR`` or what `edgead.images.to_frame` takes, owned by the receiver; or None.
         error: why there is no image, or why the image must not be judged; empty if there is no error.
         source_id: name of the source, without credentials.
-        frame_id: number of the frame at its source, from 0; None for a report about the source (`about_source`). A
-            stream continues its own count where a source repeats numbers.
+        frame_id: number of the frame at its source, from 0; None for a report about the source (`about_source`), from
+            which a stream removes it. A stream continues its own count where a source repeats numbers.
         t_capture: when it arrived, `time.monotonic` seconds.
         path: of the image file, if it comes from one.
         cause: the error as a word of `edgead.runtime.result.CAUSES`; empty if there is no error.
@@ -65,7 +65,7 @@ def check_captured(captured: object) -> Captured:
     """Return what a source delivered, if a stream can use it: sources may be anybody's.
 
     A frame whose time cannot be is an error, cause ``stale``: nobody knows how old it is. One with a cause and without
-    an error must not be judged either.
+    an error must not be judged either. A report about the source loses its number.
 
     Raises:
         TypeError: it is no `Captured`, or its name, number, error or cause is of another type.
@@ -76,7 +76,9 @@ def check_captured(captured: object) -> Captured:
     for name in ("source_id", "error", "cause"):
         if not isinstance(getattr(captured, name), str):
             raise TypeError(f"{name} must be text, not {getattr(captured, name)!r}")
-    number = None if captured.frame_id is None else operator.index(captured.frame_id)  # also of NumPy
+    # A report with a number would be counted as a frame that never came.
+    own = None if captured.about_source else captured.frame_id
+    number = None if own is None else operator.index(own)  # also of NumPy
     if number is None and not captured.about_source:
         raise TypeError("only a report about a source has no frame_id")
     if number is not None and number > LAST_NUMBER:

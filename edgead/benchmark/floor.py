@@ -36,7 +36,7 @@ def measure_floor(bundle: Bundle, engine: str, p50: float) -> Floor:
         EdgeadError: ONNX Runtime, which counts the operations, is not installed; or the engine fails.
     """
     on_gpu = runs_on_gpu(engine.partition(":")[0])
-    graph = bundle.path / (MODEL if on_gpu else cpu_model(bundle))
+    graph = bundle.folder / (MODEL if on_gpu else cpu_model(bundle))
     tiles = bundle.manifest.geometry.count
     calls = math.ceil(tiles / at_once(tiles))  # each reads the weights
     data = math.prod(bundle.manifest.shape) + 4 * (math.prod(bundle.manifest.size) + 1)

@@ -72,8 +72,8 @@ class Bundle:
         path: the folder, as it was named.
         manifest: its content.
         signer: fingerprint of the trusted key that signed it; empty if nobody was asked for.
-        real: where its files are, if `path` has a link: another may lie there while this one is being opened, as after
-            `edgead pull`. None: there.
+        real: what `path` led to when it was read, if it has a link, which may lead to another bundle by now, as after
+            `edgead pull`; None if it has none.
     """
 
     path: Path
@@ -82,9 +82,14 @@ class Bundle:
     real: Path | None = None
 
     @property
+    def folder(self) -> Path:
+        """Where the files are that were read and checked."""
+        return self.real or self.path
+
+    @property
     def model(self) -> Path:
         """The ONNX graph."""
-        return (self.real or self.path) / MODEL
+        return self.folder / MODEL
 
     def content(self, name: str) -> bytes:
         """Read a file of the manifest and check it; the returned bytes are the checked ones.
@@ -92,7 +97,7 @@ class Bundle:
         Raises:
             BundleError: the file is missing, or its hash differs.
         """
-        return _read_checked(self.real or self.path, name, self.manifest.files[name])
+        return _read_checked(self.folder, name, self.manifest.files[name])
 
     def golden(self) -> Golden:
         """Return the golden frames. They are read once, so a running engine does not depend on the folder.
@@ -109,7 +114,7 @@ class Bundle:
             _check_golden(read_headers(data), self.manifest)
             arrays = read_arrays(data)
         except ValueError as error:
-            raise BundleError(f"{self.path / GOLDEN} does not hold golden frames: {error}.") from error
+            raise BundleError(f"{self.folder / GOLDEN} does not hold golden frames: {error}.") from error
         stored = (arrays[name] for name in ("form_scores", "form_maps") if name in arrays)
         return Golden(arrays["frames"], arrays["scores"], arrays["maps"], tuple(zip(*stored)))
 
@@ -189,8 +194,8 @@ def read_bundle(path: str | Path, trust: Sequence[str | Path] | None = None) -> 
         BundleError: not a bundle, a newer format, a missing field or file, a changed file, or no trusted signature.
         ConfigError: a trusted key cannot be read.
     """
-    path, trusted = Path(path), read_trust(trust)
-    named, path = path, _without_links(path)
+    named, trusted = Path(path), read_trust(trust)
+    path = _without_links(named)
     content = read_manifest_file(path)
     signer = trusted.find_signer(path / MANIFEST, content, _read_signature(path)) if trusted else ""
     manifest = parse_manifest(path, content)

@@ -101,7 +101,7 @@ def _signature_words(bundle: Bundle) -> str:
         return f"by the trusted key {bundle.signer}"
     from edgead.signatures.trust import SIGNATURE
 
-    return "not checked; name trusted keys with --trust" if (bundle.path / SIGNATURE).exists() else "none"
+    return "not checked; name trusted keys with --trust" if (bundle.folder / SIGNATURE).exists() else "none"
 
 
 def _drift_words(manifest: Manifest) -> str:

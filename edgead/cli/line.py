@@ -89,7 +89,8 @@ def products_of_run(given: Arguments, options: dict[str, Any], console: Console)
     if given.bundle is not None:
         if given.product:
             raise click.UsageError("--product selects a product of --config. With BUNDLE there is nothing to select.")
-        ruled = (name for name in RULES if any(getattr(one, name) for one in line.products.values()))
+        products = line.products.values()
+        ruled = (name for name in RULES if any(getattr(one, name) != getattr(Product, name) for one in products))
         if lost := ", ".join(name for name in ruled if name not in typed):
             console.say(f"Warning: {given.bundle} replaces the products of --config. Their rules do not hold: {lost}")
         return {given.bundle.stem: Product(str(given.bundle), **typed)}, ""

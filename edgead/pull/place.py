@@ -13,7 +13,7 @@ from edgead.audit import append_line
 from edgead.console import Console
 from edgead.errors import PullError
 from edgead.pull.watch import Report
-from edgead.text import utc_now
+from edgead.text import typed, utc_now
 
 VERSIONS = ".versions"
 """Suffix of the folder beside the link, with the bundles that it has pointed to."""
@@ -65,10 +65,11 @@ def check_link(link: Path) -> None:
     if not link.name:
         raise PullError(f"--to {link} has no name. Name the link that the line opens, as in  --to current.edgead")
     if link.exists() and not link.is_symlink():
-        moved = link.with_name(link.name + VERSIONS) / "first.edgead"
+        versions = link.with_name(link.name + VERSIONS)
+        folder, moved, to = typed(versions), typed(versions / "first.edgead"), typed(f"{versions.name}/first.edgead")
         raise PullError(
             f"{link} is not a link, and only a link can be changed in one step.\n"
-            f"Make it one:  mkdir {moved.parent} && mv {link} {moved} && ln -s {moved.parent.name}/{moved.name} {link}"
+            f"Make it one:  mkdir {folder} && mv {typed(link)} {moved} && ln -s {to} {typed(link)}"
         )
 
 

@@ -25,6 +25,7 @@ from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import check_golden, require_agreement
 from edgead.schema import LARGEST_JSON
 from edgead.signatures.trust import SIGNATURE, SIGNATURE_BYTES, Trust, read_trust
+from edgead.text import typed
 
 MAX_SIZE = 4096
 """Default of the most MB of all files."""
@@ -104,7 +105,7 @@ def pull(
         raise PullError(f"{error.filename or versions} cannot be written: {error.strerror or error}.") from error
     if done.line and done.line.failed:
         if done.switched:
-            by_hand = f"ln -sfn {done.before} {link}" if done.before else f"rm {link}"
+            by_hand = f"ln -sfn {typed(done.before)} {typed(link)}" if done.before else f"rm {typed(link)}"
             raise PullError(
                 f"{done.bundle} failed on the line: {done.line.failed}.\n"
                 f"{link} still points to it. Set it back by hand, and reload the line:  {by_hand}"

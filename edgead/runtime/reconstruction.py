@@ -49,7 +49,7 @@ class Reconstructor:
         try:
             self._session = new_session(ort, graph)
         except Exception as error:  # ONNX Runtime's errors have no common base but this
-            raise BundleError(f"{bundle.path / name} has no tensor '{self.tensor}': {first_line(error)}") from error
+            raise BundleError(f"{bundle.folder / name} has no tensor '{self.tensor}': {first_line(error)}") from error
 
     def __call__(self, fitted: Frame) -> NDArray[np.uint8]:
         """Return the reconstruction ``(h, w, 3) uint8 BGR`` of a fitted frame ``(h, w, C) uint8``.

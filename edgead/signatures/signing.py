@@ -29,11 +29,11 @@ def sign(bundle: str | Path, *, key: str | Path, passphrase: str = "") -> tuple[
     """
     private = read_private_key(Path(key), passphrase)
     opened = read_bundle(bundle, trust=())
-    refuse_others(opened.path, opened.manifest)
-    content = read_manifest_file(opened.path)
-    if parse_manifest(opened.path, content) != opened.manifest:
+    refuse_others(opened.folder, opened.manifest)
+    content = read_manifest_file(opened.folder)
+    if parse_manifest(opened.folder, content) != opened.manifest:
         raise BundleError(f"{opened.path} was changed while it was signed. Sign it again.")
     signature = private.sign(content)
-    with atomic_file(opened.path / SIGNATURE) as stream:
+    with atomic_file(opened.folder / SIGNATURE) as stream:
         stream.write(signature)
     return opened, fingerprint(private.public_key())

@@ -159,6 +159,11 @@ class Store:
             return ""
         return lines[-1].partition("  ")[2].strip() if lines else ""
 
+    def last_written(self, cell: Cell) -> float:
+        """Return when a line was last added to a cell's log, seconds since 1970; 0 if there is none."""
+        path = self.folder(cell) / LOG
+        return path.stat().st_mtime if path.exists() else 0.0
+
     @contextmanager
     def sole_worker(self, cell: Cell, console: Console) -> Iterator[None]:
         """Lock a cell. Wait while another process works on it; its lock ends with that process.
@@ -173,17 +178,12 @@ class Store:
 
 
 class CellLog(Terminal):
-    """Appends lines with a time stamp to a cell's log.
-
-    Attributes:
-        before: when the last process wrote to it, seconds since 1970; 0 if none has.
-    """
+    """Appends lines with a time stamp to a cell's log."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(PROGRESS_EVERY)
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / LOG
-        self.before = self._path.stat().st_mtime if self._path.exists() else 0.0
 
     def say(self, text: str) -> None:
         with self._path.open("a", encoding="utf-8", errors="backslashreplace") as stream:

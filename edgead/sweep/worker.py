@@ -55,8 +55,8 @@ def work(cell: Cell, root: Path, workers: int, retry_failed: bool = False) -> No
                 store.save(cell, record)
 
 
-def _train(cell: Cell, store: Store, record: Record, workers: int, console: CellLog) -> Record:
-    killed = max(0.0, console.before - record.began) if record.began else 0.0
+def _train(cell: Cell, store: Store, record: Record, workers: int, console: Console) -> Record:
+    killed = max(0.0, store.last_written(cell) - record.began) if record.began else 0.0
     record = dataclasses.replace(record, train_seconds=round(record.train_seconds + killed, 1), began=time.time())
     store.save(cell, record)
     started = time.monotonic()

@@ -19,7 +19,6 @@ from edgead.errors import ConfigError, DataError
 from edgead.geometry import STRETCH, Geometry, GeometryRequest
 from edgead.images import PixelFormat
 from edgead.schema import OneOf, Within
-from edgead.settings import WORKERS_LIMIT
 from edgead.train.budget import read_budget
 from edgead.train.canvas import describe_shrink, describe_tiles, fix_geometry
 from edgead.train.configuration import configure
@@ -28,7 +27,7 @@ from edgead.train.estimate import choose_preset
 from edgead.train.foreground import is_masks_folder
 from edgead.train.method import Method
 from edgead.train.method_config import MethodConfig
-from edgead.train.run import choose_workers
+from edgead.train.run import Workers, choose_workers
 from edgead.train.run_config import BitDepth, Seed
 
 MIXED_PRECISIONS = ("auto", "no", "bf16", "fp16")
@@ -45,7 +44,7 @@ class Request:
     device: str
     mixed_precision: Annotated[str, OneOf(MIXED_PRECISIONS)]
     budget: str | None
-    workers: Annotated[int, Within(0, WORKERS_LIMIT)] | None
+    workers: Workers | None
     holdout: Annotated[float, Within()]
     textures: str | Path | None
     weights: str | Path | None

@@ -10,13 +10,17 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 from accelerate.utils.memory import should_reduce_batch_size
 
+from edgead import schema
 from edgead.console import Console
 from edgead.errors import DeviceError, TrainingError
 from edgead.files import new_folder
 from edgead.machine import loading_processes
+from edgead.schema import Within
+from edgead.settings import WORKERS_LIMIT
 from edgead.text import typed
 from edgead.train import checkpoint, plots, run_config, training_state
 from edgead.train.accelerator import is_main
@@ -35,6 +39,8 @@ from edgead.train.run_images import check_unchanged, read_images, with_depth_ran
 from edgead.train.tracking import Tracking
 
 SYNTHETIC = "synthetic.png"
+Workers = Annotated[int, Within(0, WORKERS_LIMIT)]
+"""Processes that prepare examples."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,13 @@ class Execution:
     """
 
     device: str
-    workers: int | None
+    workers: Workers | None
     console: Console
     track: Sequence[str] = ()
     since: float | None = None
+
+    def __post_init__(self) -> None:
+        schema.check(self)
 
 
 def train_run(run: RunConfig, folder: Path, execution: Execution, named: bool) -> Path:

@@ -185,10 +185,11 @@ def resume(
 
     Raises:
         CheckpointError: not a run, or the training images have changed since.
-        ConfigError: a setting that was fixed when the run was started, or a finished run.
+        ConfigError: a wrong number of workers, a setting that was fixed when the run was started, or a finished run.
     """
     folder, console = Path(folder), console or Console()
     check_trackers(track)
+    execution = Execution(device, workers, console, track)
     run = run_config.load_run_config(folder)
     changed = reconfigure(get_method(run.method), run.config, settings, "resume")
     if checkpoint.is_finished(folder):
@@ -203,7 +204,7 @@ def resume(
     if changes:
         run = dataclasses.replace(run, config=changed, changes=(*run.changes, *changes))
         console.say(f"Changed: {', '.join(changes)}")
-    return train_run(run, folder, Execution(device, workers, console, track), named=True)
+    return train_run(run, folder, execution, named=True)
 
 
 def _choose_preset(

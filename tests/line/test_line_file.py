@@ -143,6 +143,8 @@ def test_a_bundle_on_the_command_line_says_which_rules_it_replaces(folder: Path)
     assert said in edgead(folder, "bottle.edgead").stderr
     assert said in edgead(folder, "bottle.edgead", "--check").stderr
     assert "replaces" not in edgead(folder, "bottle.edgead", "--threshold", 5).stderr
+    (folder / "line.toml").write_text(TEXT.replace("threshold = 1130", "threshold = 0"))
+    assert said in edgead(folder, "bottle.edgead", "--check").stderr
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ class Cell:
 @pytest.fixture
 def cell(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cell]:
     monkeypatch.setattr(watch, "POLL", 0.1)
-    opened = Cell(shared, tmp_path)
+    opened = Cell(shared, tmp_path / "line 3")
     with contextlib.closing(opened):
         yield opened
 
@@ -188,8 +188,11 @@ def test_a_link_that_cannot_be_set_back_is_told(cell: Cell) -> None:
 
     console = Listener()
     console.say = block  # type: ignore[method-assign]
-    with pytest.raises(PullError, match=r"(?s)bad failed on the line: .* are FAIL.*still points to it.*ln -sfn"):
+    before = cell.link.resolve()
+    with pytest.raises(PullError, match=r"(?s)bad failed on the line: .* are FAIL.*still points to it") as caught:
         cell.pull("bad", watch_minutes=10.0, console=console)
+    subprocess.run(str(caught.value).rpartition("the line:")[2], shell=True, check=True)
+    assert cell.link.resolve() == before
     log = cell.link.with_name("current.edgead.versions") / "pulls.jsonl"
     assert json.loads(log.read_text())["line"]["failed"]
 

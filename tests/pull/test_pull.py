@@ -455,7 +455,7 @@ def test_what_must_be_known_before(
     with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as other:
         refused(go, link, ConfigError, "is not an edgead run", pid=str(other.pid), metrics="9100")
     assert server.asked == []
-    folder = tmp_path / "folder.edgead"
+    folder = tmp_path / "line 3" / "folder.edgead"
     shutil.copytree(shared / "first.edgead", folder)
     with pytest.raises(PullError, match=r"is not a link(?s:.*)mkdir .* && mv .* && ln -s "):
         go(to=folder)

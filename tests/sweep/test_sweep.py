@@ -479,20 +479,23 @@ def test_an_export_that_was_stopped_leaves_no_figures_of_the_one_before(
 def test_the_seconds_of_a_training_that_was_killed_count(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is killed while another process waits for the cell: what it wrote meanwhile was not looked at."""
     store = fake_stages(monkeypatch, [], tmp_path)
     [cell] = cells_of(tmp_path, parts)
-    with monkeypatch.context() as patch:
-        patch.setattr(worker.stages, "train_cell", lambda *_: os._exit(9))
-        if not (process := os.fork()):
-            worker.work(cell, store.root, 0)
-        os.waitpid(process, 0)
-    last_line = store.load(cell).began + 100
-    (store.folder(cell) / LOG).touch()
-    os.utime(store.folder(cell) / LOG, (last_line, last_line))
-    worker.work(cell, store.root, 0)
+    began: list[float] = []
+    monkeypatch.setattr(worker.stages, "train_cell", lambda *_: began.append(store.load(cell).began))
+    waiting = threading.Thread(target=worker.work, args=(cell, store.root, 0))
+    with store.sole_worker(cell, Console()):
+        waiting.start()
+        wait_until(lambda: "waiting for another" in store.last_line(cell), 10)
+        killed = time.time()
+        store.save(cell, dataclasses.replace(store.load(cell), train_seconds=7.0, began=killed - 100))
+        os.utime(store.folder(cell) / LOG, (killed, killed))  # its last line
+    waiting.join(10)
     record = store.load(cell)
+    assert killed <= began[0] <= time.time()
     assert (record.began, record.trained) == (0, True)
-    assert 100 <= record.train_seconds < 110
+    assert 107 <= record.train_seconds < 117
 
 
 def test_another_program_works_on_nothing(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

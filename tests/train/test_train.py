@@ -283,6 +283,12 @@ def test_textures(tmp_path: Path, parts: Path, write_image: Write) -> None:
         resume(run)
 
 
+def test_a_run_is_resumed_with_a_number_of_workers_that_a_new_one_may_have(trained: Path) -> None:
+    for workers in (-1, 300):
+        with pytest.raises(ConfigError, match=f"workers is {workers}; it must be from 0 to 64"):
+            resume(trained, workers=workers)
+
+
 def test_the_bit_depth_holds_for_textures_too(tmp_path: Path, trained: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.full((32, 32), 2048, np.uint16))
     run = dataclasses.replace(run_config.load_run_config(trained), textures=str(tmp_path), bit_depth=12)

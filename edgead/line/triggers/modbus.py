@@ -80,11 +80,11 @@ def _is_address(text: str) -> bool:
 class ModbusTrigger(BaseTrigger):
     """Polls a PLC. A bit that was 0 and is 1 opens a part; a register opens one for each step that it has counted.
 
-    A part that only a counter knows of, because two came between two polls, is opened too and gets its answer. A jump
-    that is neither so few parts nor a new start of the counter opens one part, in doubt. What the first poll finds,
-    also after an outage, is where counting begins. A part whose id cannot be read is opened without one. A part that
-    may have come more than `LATE_AFTER`, or two pauses between polls, before it is opened is in doubt: the PLC answers
-    too slowly, or this thread does not run.
+    A part that only a counter knows of, because two came between two polls, is opened too and gets its answer. A
+    counter that has made more than `MOST_AT_ONCE` steps, and stands above that, opens one part, in doubt. What the
+    first poll finds, also after an outage, is where counting begins. A part whose id cannot be read is opened without
+    one. A part that may have come more than `LATE_AFTER`, or two pauses between polls, before it is opened is in doubt:
+    the PLC answers too slowly, or this thread does not run.
 
     Args:
         host, port: of the PLC, which may still be unreachable.
@@ -149,7 +149,7 @@ class ModbusTrigger(BaseTrigger):
         self._client.close()
 
     def _steps(self, last: int, value: int) -> tuple[int, str]:
-        """Return how many parts came, and why nobody knows that; empty if it is known."""
+        """Return how many parts to open, and why nobody knows whether that is right; empty if it is."""
         if self._kind in _BITS:
             return int(value > last), ""
         steps = (value - last) % (LAST + 1)

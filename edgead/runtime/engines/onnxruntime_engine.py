@@ -27,7 +27,7 @@ class ProviderError(DeviceError):
 def open_cpu(bundle: Bundle, opening: Opening) -> OnnxRuntimeEngine:
     """Open a bundle on the CPU."""
     name = cpu_model(bundle)
-    return OnnxRuntimeEngine(bundle.path / name, content=bundle.content(name))
+    return OnnxRuntimeEngine(bundle.folder / name, content=bundle.content(name))
 
 
 def open_session(

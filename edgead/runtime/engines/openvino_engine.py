@@ -45,7 +45,7 @@ def open_bf16(bundle: Bundle, opening: Opening) -> OpenVinoEngine:
 
 def _open(bundle: Bundle, arithmetic: str, name: str, hint: str, batch: int) -> OpenVinoEngine:
     graph = cpu_model(bundle)
-    return OpenVinoEngine(bundle.path / graph, arithmetic, name, hint, batch, content=bundle.content(graph))
+    return OpenVinoEngine(bundle.folder / graph, arithmetic, name, hint, batch, content=bundle.content(graph))
 
 
 @cache

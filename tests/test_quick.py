@@ -82,7 +82,7 @@ def test_without_weights_it_says_what_to_fetch_and_trains_what_needs_none(
     done = train(tmp_path / "first", "--data", photos)
     assert done.exit_code == 0, done.output
     assert "Fetch squeezenet1_1-b8a52dc0.pth from https://download.pytorch.org/models/\n" in done.stderr
-    assert "or pass it with --weights FILE.\n  Without them: DRAEM, trained for 40s." in done.stderr
+    assert "or pass it with --weights FILE.\n  Without them, DRAEM is trained for 40s." in done.stderr
     assert read_bundle(Path("runs", "export", "first.edgead")).manifest.method == "draem"
 
 

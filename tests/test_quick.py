@@ -92,7 +92,7 @@ def test_a_machine_that_is_too_slow_gets_no_advice_about_an_option_that_nobody_g
 ) -> None:
     monkeypatch.setattr(quick, "BUDGET", "0.1s")
     done = train(tmp_path / "first", "--data", photos)
-    assert "it is too slow or too busy. Fetch the weights of PatchCore (--weights FILE)" in str(done.exception)
+    assert "too slow or too busy to train DRAEM in 0.1s. Fetch the weights of PatchCore" in str(done.exception)
     assert f"edgead train --method draem --preset nano --data {photos} --budget 5m" in str(done.exception)
 
 

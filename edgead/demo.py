@@ -124,7 +124,7 @@ class DemoOutcome:
             f"These parts are drawn by a program; expect other figures on yours. Took {self.minutes:.1f} minutes.",
             "",
             f"Overlays:   {self.overlays}",
-            f"Still:      {self.still}",
+            f"Example:    {self.still}",
             f"Report:     {self.report.page}",
             "",
             "Next:       look at every verdict, ask what keeps up with two cameras, run the line",

@@ -202,7 +202,7 @@ def to_frame(image: NDArray[Any], pixels: PixelFormat = COLOUR) -> Frame:
             "A file is read with  edgead.images.read_frame(PATH)"
         )
     if np.ma.is_masked(image):
-        raise DataError("A frame must be whole, and pixels of this one are masked. Fill them if they may be judged.")
+        raise DataError("Some pixels of this frame are masked (numpy.ma). Fill them if they may be judged.")
     image = np.asarray(image)  # a matrix always has two sides, and would be turned for ever
     if pixels.depth_range is not None:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 4 or 0 in image.shape:

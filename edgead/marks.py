@@ -154,9 +154,11 @@ def marks_folder(folder: Path, named: Path | None = None) -> Path:
         ConfigError: one of the folders is not there.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder. Name the folder of the sink rejects:DIR, or the one of the marks.")
+        raise ConfigError(f"{folder} is not a folder. Name the folder of the sink rejects:DIR, or that of the marks.")
     if named is not None and not named.is_dir():
-        raise ConfigError(f"--marks {named} is no folder. The first mark makes it: edgead review PICTURE --as unsure")
+        raise ConfigError(
+            f"--marks {named} is not a folder. The first mark creates it:  edgead review PICTURE --as unsure"
+        )
     if named is not None:
         return named
     return folder if (folder / FILE).is_file() else folder / "marks"

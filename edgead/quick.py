@@ -63,7 +63,7 @@ def train_quick(
     if why := why_no_weights(_backbone(settings), Path(weights) if weights else None):
         if settings:
             raise CheckpointError(why)
-        console.say(f"{why}\nWithout them: DRAEM, trained for {BUDGET}. It finds fewer defects than PatchCore.")
+        console.say(f"{why}\nWithout them, DRAEM is trained for {BUDGET}. It finds fewer defects than PatchCore.")
         method, budget = WITHOUT_WEIGHTS, BUDGET
     try:
         runs = train(
@@ -80,7 +80,7 @@ def train_quick(
         )
     except BudgetError as error:
         raise ConfigError(
-            f"In {BUDGET} this machine trains no DRAEM: it is too slow or too busy. Fetch the weights of PatchCore "
+            f"This machine is too slow or too busy to train DRAEM in {BUDGET}. Fetch the weights of PatchCore "
             f"(--weights FILE), or allow more time:\n"
             f"  edgead train --method {method} --preset {PRESET} --data {typed(data)} --budget 5m"
         ) from error

@@ -31,9 +31,9 @@ def refuse_text(name: str, values: object) -> None:
         ConfigError: it is one, or no list either.
     """
     if isinstance(values, str | PurePath):
-        raise ConfigError(f"{name} must be a list, not a text. Write  {name}=[{str(values)!r}]")
+        raise ConfigError(f"{name} must be a list, not a string. Write  {name}=[{str(values)!r}]")
     if values is not None and (not isinstance(values, Iterable) or hasattr(values, "dtype")):
-        raise ConfigError(f"{name} must be a list of texts, not {type(values).__name__}.")
+        raise ConfigError(f"{name} must be a list of strings, not {type(values).__name__}.")
 
 
 def check_text(name: str, value: object) -> None:
@@ -43,7 +43,7 @@ def check_text(name: str, value: object) -> None:
         ConfigError: it is not.
     """
     if not isinstance(value, str):
-        raise ConfigError(f"{name} must be a text, written as on the command line, not {value!r}.")
+        raise ConfigError(f"{name} must be a string, written as on the command line, not {value!r}.")
 
 
 def check_count(name: str, value: object, least: int = 1, note: str = "") -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from edgead.images import encode_png
 from edgead.runtime.sources import open_source
 
+if len(sys.argv) < 4:
+    sys.exit("Usage: " + __doc__.splitlines()[2])
 folder, count = Path(sys.argv[2]), int(sys.argv[3])
 pause = float(sys.argv[4]) if len(sys.argv) > 4 else 2.0
 folder.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,9 @@ from edgead.runtime.ledger import Ledger
 from edgead.runtime.pipeline import run_stream
 from edgead.runtime.sinks import BaseSink
 
+if len(sys.argv) < 4:
+    sys.exit("Usage: " + __doc__.splitlines()[2])
+
 
 class GoodPartOutput(BaseSink):
     """Writes 1 for a PASS and 0 for everything else, also at the end."""

@@ -10,6 +10,9 @@ import numpy as np
 import edgead
 from edgead.runtime.sources.python import CallableSource
 
+if len(sys.argv) < 2:
+    sys.exit("Usage: " + __doc__.splitlines()[2])
+
 
 class MyCamera:
     """Stands for your camera's SDK."""

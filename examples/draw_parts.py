@@ -11,6 +11,8 @@ from pathlib import Path
 from edgead.console import Terminal
 from edgead.demo import make_parts
 
+if len(sys.argv) < 2:
+    sys.exit("Usage: " + __doc__.splitlines()[2])
 train, good, bad = map(int, sys.argv[2:5]) if len(sys.argv) > 2 else (150, 40, 10)
 folder = make_parts(Path(sys.argv[1]), train=train, good=good, bad=bad, console=Terminal())
 print(f"{train} good parts to train on, {good} good and {4 * bad} defective ones to test on: {folder}")

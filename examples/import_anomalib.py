@@ -12,6 +12,8 @@ from pathlib import Path
 import edgead
 from edgead.export import import_model
 
+if len(sys.argv) < 4:
+    sys.exit("Usage: " + __doc__.splitlines()[2])
 model, good, out = sys.argv[1:]
 bundle = import_model(model, source="anomalib", threshold_data=good, out=out)
 print(bundle.path, bundle.manifest.threshold.describe(bundle.manifest.data.unseen))

@@ -10,6 +10,8 @@ import sys
 import edgead
 from edgead.runtime.stream import Policy, Stream
 
+if len(sys.argv) < 3:
+    sys.exit("Usage: " + __doc__.splitlines()[2])
 in_time = Policy(deadline=200, on_full="drop-oldest")  # ms from exposure to decision; later is UNKNOWN
 with edgead.load(sys.argv[1]) as inspector, Stream(inspector, [sys.argv[2]], in_time) as stream:
     for result in stream:

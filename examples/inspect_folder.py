@@ -7,6 +7,8 @@ import sys
 
 import edgead
 
+if len(sys.argv) < 3:
+    sys.exit("Usage: " + __doc__.splitlines()[2])
 with edgead.load(sys.argv[1]) as inspector:
     for result in inspector.stream(sys.argv[2]):
         print(result.verdict.value, f"{result.score:.4g}", result.path or result.frame_id)

@@ -13,6 +13,8 @@ import edgead
 from edgead.errors import GateError
 from edgead.export import Calibration, PrecisionOptions, export
 
+if len(sys.argv) < 3:
+    sys.exit("Usage: " + __doc__.splitlines()[2])
 run, folder = Path(sys.argv[1]), Path(sys.argv[2])
 paths = [export(run, out=folder / "fp32.edgead").path]
 try:

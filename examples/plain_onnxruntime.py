@@ -14,6 +14,8 @@ import numpy as np
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime 1.32 sends telemetry otherwise
 import onnxruntime
 
+if len(sys.argv) < 3:
+    sys.exit("Usage: " + __doc__.splitlines()[2])
 bundle = Path(sys.argv[1])
 manifest = json.loads((bundle / "manifest.json").read_text())
 if "geometry" in manifest:

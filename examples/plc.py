@@ -1,13 +1,16 @@
 """Read edgead's results as a PLC does, with pymodbus alone, and acknowledge each.
 
-edgead run BUNDLE --source SOURCE --sink modbus-server:127.0.0.1:5020
-python examples/plc.py 127.0.0.1 5020 [COUNT]
+python examples/plc.py HOST PORT [COUNT]
 
+Start edgead first, here for 127.0.0.1 5020: edgead run BUNDLE --source SOURCE --sink modbus-server:127.0.0.1:5020
 A verdict counts only while edgead is valid and its heartbeat changes. docs/plc.md has the register map.
 """
 
 import sys
 import time
+
+if len(sys.argv) < 3:
+    sys.exit("Usage: " + __doc__.splitlines()[2])
 
 from pymodbus.client import ModbusTcpClient
 

@@ -8,6 +8,9 @@ Needs pip install 'edgead[pycuda]'.
 
 import sys
 
+if len(sys.argv) < 3:
+    sys.exit("Usage: " + __doc__.splitlines()[2])
+
 import numpy as np
 import pycuda.autoprimaryctx  # noqa: F401  not autoinit: the engine uses the GPU's primary context
 from pycuda import gpuarray

@@ -13,6 +13,8 @@ from edgead.runtime.sink_worker import SinkWorker, close_all
 from edgead.runtime.sinks import open_sink
 from edgead.runtime.stream import Policy, Stream
 
+if len(sys.argv) < 4:
+    sys.exit("Usage: " + __doc__.splitlines()[2])
 bundle, camera, broker, *most = sys.argv[1:]
 worker = SinkWorker(open_sink(broker))  # writes in a thread of its own: a slow broker delays no decision
 with edgead.load(bundle) as inspector, Stream(inspector, {"camera": camera}, Policy(max_staleness=1000)) as stream:

@@ -8,6 +8,8 @@ import sys
 import edgead
 from edgead.runtime.stream import Stream
 
+if len(sys.argv) < 3:
+    sys.exit("Usage: " + __doc__.splitlines()[2])
 cameras = dict(argument.split("=", 1) for argument in sys.argv[2:])
 with edgead.load(sys.argv[1]) as inspector, Stream(inspector, cameras) as stream:
     for result in stream:

@@ -13,6 +13,8 @@ from edgead.console import Terminal
 from edgead.export import export
 from edgead.train import train
 
+if len(sys.argv) < 3:
+    sys.exit("Usage: " + __doc__.splitlines()[2])
 data, out, settings = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
 [run] = train("draem", data, preset="nano", settings=settings, out=out / "run", console=Terminal())
 bundle = export(run, out=out / "model.edgead", false_reject=0.01)

@@ -16,6 +16,8 @@ from edgead.line.parts import Parts
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.pipeline import run_stream
 
+if len(sys.argv) < 2:
+    sys.exit("Usage: " + __doc__.splitlines()[2])
 pictures: queue.Queue = queue.Queue()
 
 

@@ -1,6 +1,8 @@
 """Decide on every frame of a source, with scores from a Triton server that many lines share.
 
-python examples/triton_client.py SERVER BUNDLE SOURCE     e.g. gpu-server:8001 bottle.edgead rtsp://camera/line
+python examples/triton_client.py SERVER BUNDLE SOURCE
+
+For instance: gpu-server:8001 bottle.edgead rtsp://camera/line
 
 The server needs the model that `edgead export --format triton` writes; this computer needs the bundle, for its
 threshold and golden frames, and pip install 'tritonclient[grpc]'. It decides itself: without an answer in time, a
@@ -8,6 +10,9 @@ frame is UNKNOWN.
 """
 
 import sys
+
+if len(sys.argv) < 4:
+    sys.exit("Usage: " + __doc__.splitlines()[2])
 
 import numpy as np
 import tritonclient.grpc as triton

@@ -41,7 +41,7 @@ def test_plan(level: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [said] = follow(page("plan.md"), level, Page(codes={"": {0, 5}}))
     head = next(line for line in page("plan.md").splitlines() if "engine in use" in line)
     assert said.splitlines()[0].split() == head.split()
-    assert "4 cameras with 30 frames per second and a verdict within 20 ms" in said
+    assert "4 cameras at 30 frames per second and a verdict within 20 ms" in said
 
 
 def test_the_live_page(level: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,13 @@ def test_two_precisions_are_compared(trained: Path, tmp_path: Path) -> None:
 @pytest.mark.long
 def test_a_model_is_trained_and_measured(parts: Path, tmp_path: Path) -> None:
     assert str(tmp_path / "report") in run("train.py", parts, tmp_path, *TINY)
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: str(path.name))
+def test_without_arguments_one_line_says_how_to_call_it(path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        program(path)
+    assert re.fullmatch(rf"Usage: python examples/{re.escape(path.name)} [A-Z].*", str(ended.value.code))
 
 
 def test_every_example_is_run_or_needs_what_no_test_has() -> None:

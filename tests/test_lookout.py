@@ -100,7 +100,7 @@ def test_one_file_is_not_taken_for_two_addresses(
     write_image(tmp_path / "train" / "2.png")
     write_manifest(tmp_path / "train.manifest", train)
     write_manifest(tmp_path / "test.manifest", test)
-    with pytest.raises(DataError, match=r"have one file of that name here, .*1\.png"):
+    with pytest.raises(DataError, match=r"^Only one file here has the name of .*1\.png"):
         open_category(tmp_path)
 
 

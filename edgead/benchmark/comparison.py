@@ -191,7 +191,7 @@ class _Failures:
         if rows or not self.errors:
             return
         for failed in self.rows[1:]:
-            self._console.say(f"Failed: {failed.bundle} on {failed.engine}: {failed.reason}")
+            self._console.say(f"{failed.bundle} on {failed.engine} failed: {failed.reason}")
         raise self.errors[0]
 
 
@@ -243,7 +243,7 @@ def _extend(
         try:
             return measure()
         except (EdgeadError, OSError) as error:
-            console.say(f"Warning: {row.bundle} on {row.engine}: {what} not measured: {first_line(error)}")
+            console.say(f"Warning: {what} not measured for {row.bundle} on {row.engine}: {first_line(error)}")
             return None
 
     if not quick:

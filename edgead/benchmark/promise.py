@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgead.benchmark.report import Promise
 from edgead.binomial import CONFIDENCE, at_least_as_many
-from edgead.decision import CONDITION, Threshold
+from edgead.decision import Threshold
 from edgead.text import percent
 
 SIGNIFICANT = 1 - CONFIDENCE
@@ -38,9 +38,9 @@ def check_promise(threshold: Threshold, failed: int, good: int, scores: Sequence
     if as_many < SIGNIFICANT:
         warning = (
             f"{failed} of {good} good test images are rejected, more than the threshold promises "
-            f"({_promised(threshold)}). The probability of this by chance is {percent(as_many)}%: these images do not "
-            f"show {CONDITION}, or the held-out images were too similar to the training images. "
-            "Hold out good images of later days and other batches, and export again."
+            f"({_promised(threshold)}). The probability of this by chance is {percent(as_many)}%. Either these "
+            "images do not show the same part, camera and light as the held-out ones, or the held-out ones were too "
+            "similar to the training images. Hold out good images of later days and other batches, and export again."
         )
     elif as_few < SIGNIFICANT:
         warning = (

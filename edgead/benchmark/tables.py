@@ -71,7 +71,7 @@ def _decisions(rows: Sequence[Row | Average], failed: Sequence[FailedRow]) -> st
     title = (
         "Decisions: percent, with 95 % intervals; defects found and good parts rejected by the bundle's own threshold"
     )
-    reasons = [_wrap(f"{each.bundle}, {each.engine}: failed: {each.reason}") for each in failed]
+    reasons = [_wrap(f"{each.bundle} on {each.engine} failed: {each.reason}") for each in failed]
     return "\n".join([_wrap(title), _align(lines), *reasons])
 
 

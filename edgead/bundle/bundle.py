@@ -160,7 +160,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     try:
         schema.read(Manifest, manifest.to_dict()).check()
     except SchemaError as error:
-        raise ConfigError(f"No bundle was written, because none could read it: {error}.") from error
+        raise ConfigError(f"No bundle was written, because no program could read it: {error}.") from error
     write_json(folder / MANIFEST, manifest.to_dict())
     return manifest
 
@@ -295,9 +295,9 @@ def _check_golden(headers: Headers, manifest: Manifest) -> None:
 def _newer(path: Path, version: int, writer: object) -> str:
     """Return why a newer bundle is refused, and the version of edgead that reads it: that which wrote it."""
     known = isinstance(writer, str) and re.fullmatch(r"\d{1,5}(\.\d{1,5}){1,2}", writer)
-    wrote, package = (f", and edgead {writer} wrote it", f"'edgead>={writer}'") if known else ("", "edgead")
+    wrote, package = (f", written by edgead {writer}", f"'edgead>={writer}'") if known else ("", "edgead")
     return (
-        f"{path} has format {version}; this edgead reads up to {FORMAT}{wrote}.\n"
+        f"{path} has format {version}{wrote}; this edgead reads up to {FORMAT}.\n"
         f"Upgrade with:  pip install --upgrade {package}"
     )
 

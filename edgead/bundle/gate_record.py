@@ -118,8 +118,8 @@ class GateRecord:
             f"AUROC drops by {max(drops):.4f} on {self.labelled_images} labelled images" if drops else "no labels"
         )
         return (
-            f"passed with {len(self.kept_in_float32 or ())} of {self.layers} layers in float32; of {settled} settled "
-            f"verdicts {flips} change, of {frames - settled} borderline ones {borderline}; {labelled}"
+            f"passed with {len(self.kept_in_float32 or ())} of {self.layers} layers in float32; {flips} of {settled} "
+            f"settled verdicts and {borderline} of {frames - settled} borderline ones change; {labelled}"
         )
 
 

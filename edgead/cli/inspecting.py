@@ -90,7 +90,7 @@ def _facts_of_precision(manifest: Manifest) -> dict[str, str]:
         if manifest.gate.sensitivity:
             facts["sensitive"] = describe_sensitivity(manifest.gate.sensitivity)
         if failed := manifest.failed_engines:
-            facts["not on"] = "; ".join(f"{engine}, where it was made: {why}" for engine, why in failed.items())
+            facts["not on"] = "; ".join(f"{engine} on the exporting machine: {why}" for engine, why in failed.items())
     if manifest.calibration:
         facts["calibrated"] = manifest.calibration.describe()
     return facts

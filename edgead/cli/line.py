@@ -92,7 +92,7 @@ def products_of_run(given: Arguments, options: dict[str, Any], console: Console)
         products = line.products.values()
         ruled = (name for name in RULES if any(getattr(one, name) != getattr(Product, name) for one in products))
         if lost := ", ".join(name for name in ruled if name not in typed):
-            console.say(f"Warning: {given.bundle} replaces the products of --config. Their rules do not hold: {lost}")
+            console.say(f"Warning: {given.bundle} replaces the products of --config. Their rules do not apply: {lost}")
         return {given.bundle.stem: Product(str(given.bundle), **typed)}, ""
     if not line.products:
         raise click.UsageError("Missing argument 'BUNDLE', or products in the file of --config.")
@@ -180,7 +180,7 @@ def _refuse_idle(given: Arguments, line: LineFile) -> None:
     elif any(trigger.startswith("camera:") for trigger in given.triggers):
         rules = read_rules(given.part_rules)
         idle = [*(f"{name} of a part" for name in ("delay", "window") if getattr(rules, name)), *delays]
-        where = "with the trigger camera:, where each picture is the moment of its part; tolerance has"
+        where = "with the trigger camera:, where each picture opens its part. Only tolerance=MS applies there"
     else:
         return
     for what in idle:

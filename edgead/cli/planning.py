@@ -44,7 +44,10 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
 @click.option("--cameras", required=True, type=click.IntRange(1, 64), help="Number of cameras.")
 @click.option("--fps", required=True, type=NumberRange(0.001, 10_000), help="Frames per second of each camera.")
 @click.option(
-    "--deadline", required=True, type=_Duration(), help="Latest verdict after the frame, with its unit: 20ms, 0.02s."
+    "--deadline",
+    required=True,
+    type=_Duration(),
+    help="Time allowed from a frame to its verdict, with its unit: 20ms, 0.02s.",
 )
 @click.option(
     "--bundle",

@@ -98,7 +98,7 @@ def predict(
         except SinkError as error:  # comes behind the last result; what was decided is still told
             lost = error
     for headline, lines in odd.items():
-        console.say(f"Warning: {headline}: {len(lines)} of {len(images)} images, first {lines[0]}")
+        console.say(f"Warning: {headline} ({len(lines)} of {len(images)} images). The first is {lines[0]}")
     summary = {"bundle": str(bundle), **ledger.snapshot(), "speed_ms": ledger.speed_ms()}
     if as_json:
         value = {**summary, "left_out": images.left_out, "results": results}

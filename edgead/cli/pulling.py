@@ -66,5 +66,5 @@ def pull(url: str, as_json: bool, token: str, metrics_token: str, **options: Any
     if done.switched:
         text = f"{done.link} is {done.bundle} now, signed by {done.signer}."
     else:
-        text = f"{done.link} was {done.bundle} already."
+        text = f"{done.link} is {done.bundle} already; nothing was changed."
     emit(done.to_dict(), as_json, text)

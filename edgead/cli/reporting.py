@@ -19,7 +19,7 @@ from edgead.cli.output import emit
 def report(paths: tuple[Path, ...], out: Path | None, open_page: bool, as_json: bool) -> None:
     """Build an HTML page of results, or compare several.
 
-    PATHS is a run, a bundle, a benchmark or a sweep, or several files results.json.
+    PATHS is a run, a bundle, a benchmark or a sweep, or several results.json files.
 
     \b
     edgead report runs/train/bottle               losses, threshold, pictures

@@ -30,7 +30,7 @@ SHOWN = 20
     type=click.Choice(["false-reject", "real-defect", "unsure"]),
     help="Mark the rejects that PATHS belong to.",
 )
-@click.option("--bundle", type=PATH, help="Bundle whose threshold is reviewed with the marked rejects of PATHS.")
+@click.option("--bundle", type=PATH, help="Review the threshold of this bundle with the marked rejects of PATHS.")
 @click.option("--threshold", help="With --bundle: judge this threshold, a score or fpr:SHARE. [default: propose one]")
 @click.option("--write", "out", type=PATH, help="With --bundle: write a version with that threshold to this folder.")
 @click.option("--marks", type=PATH, help="Folder of the marks. [default: marks in the folder of the rejects]")
@@ -131,7 +131,9 @@ def _review(
     written = None
     if out is not None:
         if found.proposed is None:
-            raise click.UsageError(f"Nothing to write: {found.reason}. To write another one: --threshold.")
+            raise click.UsageError(
+                f"There is no proposal to write. {_sentence(found.reason)} Set one with --threshold."
+            )
         written = write_version(
             found.bundle,
             out,
@@ -159,10 +161,10 @@ def _texts(found: Review, out: Path | None) -> list[Any]:
         for one in found.effects
     ]
     head = ("threshold", "", "false rejects fail", "real defects fail", "unsure fail", "held-out good fail")
-    lines = [f"{found.unmarked} saved rejects are not marked; they count as nothing."] * bool(found.unmarked)
+    lines = [f"{found.unmarked} saved rejects are not marked; they are not counted."] * bool(found.unmarked)
     lines += [f"Not scored: {text}" for text in found.unread]
     if found.proposed is None:
-        lines.append(f"No threshold is proposed: {found.reason}.")
+        lines.append(f"No threshold is proposed. {_sentence(found.reason)}")
     else:
         lines += [f"Proposed: {found.proposed:.6g}, {found.reason}.", f"Promise: {found.promise}.", found.missed]
     lines.append(found.bias)
@@ -172,6 +174,10 @@ def _texts(found: Review, out: Path | None) -> list[Any]:
             f"Next:  edgead run {typed(found.bundle.path)} --shadow {typed(out)} …   (signal USR1 swaps them)"
         )
     return [Table(head, rows), "\n".join(lines)]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _failing(one: Any) -> tuple[int, int, int]:

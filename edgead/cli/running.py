@@ -126,7 +126,7 @@ from edgead.errors import INTERRUPTED
     type=float,
     default=1.0,
     show_default=True,
-    help="Seconds between two compared frames of a camera, at least: neighbouring frames show the same part.",
+    help="Least number of seconds between two compared frames of a camera: neighbouring frames show the same part.",
 )
 @click.option("--record", type=PATH, help="Folder to record frames and results in, for --source replay:DIR.")
 @click.option(

@@ -79,7 +79,7 @@ from edgead.text import typed
     "--overlap", type=float, help="Overlap of neighbouring tiles, as a share of a tile, up to 0.5. [default: 0.125]"
 )
 @click.option(
-    "--scale", type=float, help="Pixels per millimetre: edgead then says how many pixels of a defect of 1 mm are left."
+    "--scale", type=float, help="Pixels per millimetre, to report how many pixels of a defect of 1 mm are left."
 )
 @click.option(
     "--align",
@@ -167,7 +167,7 @@ def _train_quick(data: Path, out: Path | None, as_json: bool, options: dict[str,
 def synthesise(run_folder: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Write synthetic anomalies of a run, with their masks.
 
-    They are drawn as for the training of the run.
+    They are drawn in the same way as for the training of the run.
     """
     from edgead.train.synthesise import synthesise as draw
 

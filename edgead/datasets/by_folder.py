@@ -90,7 +90,7 @@ def open_plain(root: Path, listing: Listing) -> Category:
     if others and not found[""]:
         raise DataError(
             f"{root} holds images only in the folders {some(others)}. They may be one product or several.\n"
-            f"One: move good images to {root}/train/good. Several: choose one, --data {root / others[0]}"
+            f"For one, move good images to {root}/train/good. For several, choose one:  --data {root / others[0]}"
         )
     note = ", ".join(f"{name}/ ({found[name]} images)" for name in others[:4])
     notes = [f"left out: {note}{' and others' * (len(others) > 4)}" if others else "", listing.describe()]

@@ -108,7 +108,7 @@ class _Files:
         other = self._address_of.setdefault(best[0], address)
         if other != address:
             raise DataError(
-                f"{address} and {other} have one file of that name here, {best[0]}.\nCopy the other one, too: "
+                f"Only one file here has the name of {address} and {other}: {best[0]}.\nCopy the other one, too:  "
                 f"aws s3 sync s3://BUCKET/PATH {self.root}"
             )
         return best[0]

@@ -195,12 +195,12 @@ def resume(
     run = run_config.load_run_config(folder)
     config = run.config
     if not isinstance(config, StudentConfig):
-        raise CheckpointError(f"{folder} is no run of a student. Resume it with  edgead train --resume")
+        raise CheckpointError(f"{folder} is not a run of a student. Resume it with  edgead train --resume")
     if config.teacher_digest != read_bundle(path).manifest.digest:
-        raise CheckpointError(f"The run in {folder} learns from another bundle than {path}, from {config.teacher}.")
+        raise CheckpointError(f"The run in {folder} does not learn from {path}, but from {config.teacher}.")
     finished = checkpoint.is_finished(folder)
     if finished and data is not None:
-        raise ConfigError(f"{folder} is trained already: leave out --data. Its images must lie where they were.")
+        raise ConfigError(f"{folder} is trained already. Leave out --data; its images must still be where they were.")
     if settings or not finished:
         if config.teacher != str(path):  # it was moved, or this is a copy
             run_config.save_run_config(folder, dataclasses.replace(run, config=config.replaced(teacher=str(path))))

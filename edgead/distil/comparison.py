@@ -226,7 +226,7 @@ def _apart(first: NDArray[np.float32], second: NDArray[np.float32]) -> list[int]
 def _differing(seen: _Seen, teacher: Bundle, student: Bundle, what: str) -> Group:
     pictures = [_picture(seen, number, teacher, student) for number in _apart(seen.teacher[0], seen.student[0])]
     note = (
-        "The images whose places in the two rankings by score are farthest apart. Red is twice the level of a defect, "
+        "The images that the two bundles rank most differently by score. Red is twice the level of a defect, "
         "or more, of each bundle."
     )
     return Group(f"Where they differ most: {what}", tuple(pictures), note, ("image alone", "teacher", "student"))

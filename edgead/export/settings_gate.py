@@ -43,11 +43,11 @@ def check_settings(
         judgement = gate.judge({"the graph of these settings": chosen})
     if not judgement.passed:
         raise GateError(
-            "With these --set values the graph decides otherwise than with the published ones:\n  "
+            "With these --set values the graph does not decide as with the published ones:\n  "
             + "\n  ".join(judgement.failures)
             + "\nNo bundle was written. Leave out --set, or allow more with --max-auroc-drop and --max-flips."
         )
     loss = judgement.worst("rank_loss")
     options.console.say(
-        f"the settings pass the gate (rank loss {loss:.4f}), which proves little: measure them with defective parts"
+        f"the settings pass the gate (rank loss {loss:.4f}), which proves little; measure them with defective parts"
     )

@@ -104,7 +104,10 @@ class EndFinder:
 
 def _explain(warning: str) -> str:
     """Return libjpeg-turbo's words, with what they mean where that is known."""
-    known = {"premature end": "the file is cut short or has a hole", "extraneous bytes": "it holds foreign bytes"}
+    known = {
+        "premature end": "the file is cut short or has a hole",
+        "extraneous bytes": "it holds bytes that do not belong to it",
+    }
     reason = next((text for part, text in known.items() if part in warning.lower()), "the file is damaged")
     return f"{reason} ({warning})"
 

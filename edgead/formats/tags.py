@@ -32,7 +32,7 @@ def read_tables(data: bytes, limit: int, wanted: Collection[int]) -> Iterator[Ta
     for order, entries in _tables(data, limit):
         left -= _ENTRY_BYTES * len(entries)
         if left < 0:
-            raise ValueError("its tables lie on each other")
+            raise ValueError("its tables overlap")
         yield _read_tags(data, order, entries, wanted)
 
 

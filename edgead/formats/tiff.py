@@ -43,7 +43,7 @@ def check(data: bytes) -> None:
     try:
         pages = list(read_tables(data, _MAX_PAGES, _WANTED))
         if claimed_bytes(data) > len(data):
-            raise ValueError("its values are not inside the file, or lie on each other")
+            raise ValueError("its values are not inside the file, or overlap")
     except ValueError as error:
         raise DataError(f"the file is cut short or damaged ({error})") from None
     whole = [page for page in pages if not _first(page, _SUBFILE, 0) & (_REDUCED | _MASK)]
@@ -112,7 +112,7 @@ def _check_page(data: bytes, page: Tags) -> None:
     if not len(starts) == len(sizes) == count:
         raise DataError("the file is damaged (wrong number of strips)")
     if compression != _NONE and sum(sizes) > len(data):
-        raise DataError("the file is damaged (its strips lie on each other)")
+        raise DataError("the file is damaged (its strips overlap)")
     row = -(-(_first(page, _TILE_WIDTH, width) * samples * bits) // 8)
     for number, (start, size) in enumerate(zip(starts, sizes)):
         wanted = row * (rows if _TILES in page else min(rows, height - number * rows))

@@ -116,7 +116,7 @@ class Alignment:
         """Describe it in half a line."""
         return (
             f"aligned to {self.picture} (up to {self.max_shift:.3g} of the longer side and {self.max_rotation:.3g}°; "
-            f"found on {self.found} of {self.checked} good pictures)"
+            f"found on {self.found} of {self.checked} good images)"
         )
 
 

@@ -237,7 +237,7 @@ class GeometryRequest:
             x, y, width, height = crop
             if x + width > frame[1] or y + height > frame[0]:
                 raise ConfigError(
-                    f"--crop {x:g},{y:g},{width:g},{height:g} protrudes from the pictures, which have "
+                    f"--crop {x:g},{y:g},{width:g},{height:g} extends beyond the images, which have "
                     f"{frame[1]}×{frame[0]} pixels."
                 )
             crop = (x / frame[1], y / frame[0], width / frame[1], height / frame[0])
@@ -285,7 +285,7 @@ def _size(box: Box) -> Size:
 
 
 def _parse_crop(text: str) -> tuple[float, float, float, float]:
-    usage = "--crop is X,Y,WIDTH,HEIGHT: shares of the picture from 0 to 1, or whole pixels"
+    usage = "--crop is X,Y,WIDTH,HEIGHT: shares of the image from 0 to 1, or whole pixels"
     try:
         x, y, width, height = (float(part) for part in text.split(","))
     except ValueError:
@@ -295,7 +295,7 @@ def _parse_crop(text: str) -> tuple[float, float, float, float]:
         raise ConfigError(f"{usage}; not '{text}'.")
     if max(width, height) <= 1:
         if x + width > 1 + 1e-9 or y + height > 1 + 1e-9:
-            raise ConfigError(f"--crop {text} protrudes from the picture: x + width and y + height are at most 1.")
+            raise ConfigError(f"--crop {text} extends beyond the image: x + width and y + height are at most 1.")
     elif any(number != int(number) for number in numbers):
         raise ConfigError(f"{usage}; '{text}' mixes both.")
     return numbers
@@ -313,7 +313,7 @@ def _parse_tiles(text: str) -> tuple[tuple[int, int], bool]:
         rows = columns = 0
     if min(rows, columns) < 1:
         raise ConfigError(
-            "--tiles is ROWSxCOLUMNS as in 3x4, or the size of a tile in pixels of the pictures as in 512px or "
+            "--tiles is ROWSxCOLUMNS as in 3x4, or the size of a tile in pixels of the images as in 512px or "
             f"512x640px (height first); not '{text}'."
         )
     return (rows, columns), in_pixels

@@ -140,7 +140,7 @@ def _look_at_source(source: Source, fired: bool) -> str:
     if captured is None:
         raise EdgeadError("it opens, but ends without a frame")
     if captured.image is None:
-        raise EdgeadError(captured.error or "its first frame is no image")
+        raise EdgeadError(captured.error or "its first frame is not an image")
     height, width = captured.image.shape[:2]
     return f"{width}×{height} pixels"
 

@@ -178,7 +178,7 @@ class Drift:
         """
         key = result.source_id, manifest.digest, result.threshold
         if key not in self._windows and not self._has_room_for(result.source_id):
-            self._tell(f"Drift is watched for {MOST_SOURCES} sources at most; that of the others is not.")
+            self._tell(f"Drift is watched for at most {MOST_SOURCES} sources; the others are not watched.")
         elif key not in self._windows:
             self._windows[key] = None
             if live:
@@ -204,7 +204,7 @@ class Drift:
         record = manifest.held_out
         if record is None:
             self._tell(
-                f"{manifest.name}: drift is not watched: the bundle has no record of its held-out images. "
+                f"{manifest.name}: drift is not watched, because the bundle has no record of its held-out images. "
                 "Export it again, or import it with --threshold-data."
             )
             return
@@ -214,8 +214,9 @@ class Drift:
         windows = Windows(rows, self.settings.window, self.settings.alpha)
         if windows.limit is None:
             self._tell(
-                f"{manifest.name}: drift is not watched: too few held-out images ({len(rows)}) are below the threshold "
-                f"for --drift-alarms {self.settings.alarms:g}."
+                f"{manifest.name}: drift is not watched, because only {len(rows)} held-out images are below the "
+                f"threshold, too few for --drift-alarms {self.settings.alarms:g}. "
+                "Allow more false alarms, or hold out more images."
             )
             return
         self._windows[key] = windows

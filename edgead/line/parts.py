@@ -136,8 +136,11 @@ class Parts:
             self.ledger.bounce()
             is_over = self._ids[part_id] < now
         if is_over:  # no bounce, and hardly a message that was sent twice
-            text = f"the id {printable(part_id)} came again after the time of its part: no part is opened"
-            self._say_once(f"{text}, and nothing answers. Each part needs an id of its own, or none.", "id")
+            text = f"the id {printable(part_id)} came again after the time of its part"
+            self._say_once(
+                f"{text}. That trigger opens no part and gets no result. Give each part an id of its own, or none.",
+                "id",
+            )
         return part_id
 
     def _trigger(self, part_id: str, at: float | None, now: float, doubt: str) -> str:

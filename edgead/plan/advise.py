@@ -52,7 +52,7 @@ class Advice:
             found.append(f"an engine {self.speed_up:g} times as fast (INT8, a smaller preset, more cores, a GPU)")
         if not found:
             return "No single change is enough: combine fewer cameras with a faster engine."
-        return f"It would meet them with {', or '.join(found)}."
+        return f"It would be fast enough with {', or '.join(found)}."
 
 
 def advise(times: Times, load: Load, forecast: Forecast) -> Advice:

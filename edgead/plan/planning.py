@@ -27,7 +27,7 @@ SMALLEST_SIDE = 16
 PROVEN = 0.5
 """Share of the engine's time up to which forecasts agreed with the real stream; above it they were too good."""
 DOUBT = (
-    "Its engine would be busy more than half of the time; there, forecasts have been too optimistic. "
+    "Its engine would be busy more than half of the time; at such a load, forecasts have been too optimistic. "
     "Check it with your cameras:  edgead run"
 )
 
@@ -88,14 +88,16 @@ class Plan:
         """Return the answer in words."""
         load, best = self.load, self.rows[0]
         asked = (
-            f"{load.cameras} camera{'s' * (load.cameras > 1)} with {load.fps:g} frames per second "
+            f"{load.cameras} camera{'s' * (load.cameras > 1)} at {load.fps:g} frames per second "
             f"and a verdict within {load.deadline:g} ms"
         )
         if best.meets:
             doubt = "" if best.forecast.utilisation <= PROVEN else f"\n{DOUBT}"
-            return f"{best.candidate.title} meets {asked}.{doubt}{self._beyond()}"
+            return f"{best.candidate.title} keeps up with {asked}.{doubt}{self._beyond()}"
         assert best.advice
-        return f"Nothing meets {asked}.\nNearest: {best.candidate.title}. {best.advice.describe()}{self._beyond()}"
+        return (
+            f"Nothing keeps up with {asked}.\nNearest: {best.candidate.title}. {best.advice.describe()}{self._beyond()}"
+        )
 
     def _beyond(self) -> str:
         """Say if the profile was measured with fewer cameras: each disturbs the inferences of the others."""

@@ -222,7 +222,7 @@ def _refuse_unlike(manifest: Manifest, before: Path) -> None:
         return  # there is nothing to be worse than
     if manifest.category != old.category:
         raise PullError(
-            f"{manifest.name} is for '{manifest.category}', and '{old.category}' is in its place.\n"
+            f"{manifest.name} is for '{manifest.category}', but the bundle in its place is for '{old.category}'.\n"
             "Pull it to another link, or replace it with --force."
         )
     made, made_before = _made(manifest), _made(old)
@@ -239,7 +239,7 @@ def _made(manifest: Manifest) -> datetime:
     try:
         moments = [datetime.fromisoformat(text.replace("Z", "+00:00")) for text in texts]
     except ValueError as error:
-        raise PullError(f"The manifest of {manifest.name} has a time that is none: {', '.join(texts)}.") from error
+        raise PullError(f"The manifest of {manifest.name} has an invalid time: {', '.join(texts)}.") from error
     return max(moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc) for moment in moments)
 
 

@@ -134,7 +134,7 @@ class RunningLine:
         try:
             os.kill(self.pid(), signal.SIGHUP)
         except OSError as error:
-            raise PullError(f"Process {self._process} cannot be told: {error.strerror}.") from error
+            raise PullError(f"Process {self._process} cannot be signalled: {error.strerror}.") from error
 
     def look(self) -> Seen | None:
         """Return what its metrics say; None if it does not answer."""
@@ -194,7 +194,7 @@ def wait_for(line: RunningLine, digest: str, before: Seen | None, gone: float = 
                 return "the line refused it; its log says why"
             done_at = done_at or (now if seen.reloaded > reloaded else None)
             if done_at and now - done_at > DECIDES_WITHIN:
-                return "the line has loaded another bundle: it reads another path, as its live page can make it do"
+                return "the line has loaded a bundle from another path, perhaps after a changeover on its live page"
         time.sleep(POLL)
     return f"the line did not take it within {TAKEN_WITHIN / 60:g} minutes"
 

@@ -110,7 +110,9 @@ def _refuse_other_file(page: Path) -> None:
         with page.open("rb") as stream:
             is_page = stream.read(15).lower() == b"<!doctype html>"
         if not is_page:
-            raise ConfigError(f"{page} exists already, is no page and was kept. Choose another file with --out.")
+            raise ConfigError(
+                f"{page} exists already, is not an HTML page and was kept. Choose another file with --out."
+            )
 
 
 def write_comparison(comparison: Comparison, page: Path) -> Path:

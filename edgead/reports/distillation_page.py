@@ -132,7 +132,7 @@ class DistillationResults:
         if self.labelled:
             first, second = self.labelled.image_auroc
             lines.append(
-                f"Image AUROC on {self.labelled.images} labelled images, which nothing was chosen by: teacher "
+                f"Image AUROC on {self.labelled.images} labelled images, which were not used for any choice: teacher "
                 f"{percent(first)}, student {percent(second)}."
             )
         return lines

@@ -170,7 +170,7 @@ def gate_in_words(gate: GateRecord, precision: str) -> list[str]:
     lines = []
     for attempt in gate.attempts:
         kept = attempt.kept_in_float32
-        what = f"{kept} of {total} in float32, the others in {precision}" if kept else f"All of {total} in {precision}"
+        what = f"{kept} of {total} in float32, the others in {precision}" if kept else f"All {total} in {precision}"
         lines.append(f"{what}: {_outcome(attempt)}.")
     images = [
         f"{gate.held_out_normals} held-out good images",

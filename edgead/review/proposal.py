@@ -120,7 +120,7 @@ def review(
             unread.append(f"{each.picture} is not there any more")
     unread += [f"{kept.damaged} damaged lines of {FILE}"] * bool(kept.damaged)
     if marked and not known:
-        raise ConfigError(f"{kept.folder} has none of the {len(marked)} marked pictures any more.")
+        raise ConfigError(f"None of the {len(marked)} marked pictures is in {kept.folder} any more.")
     if not known:
         raise ConfigError(
             f"Nothing is marked in {kept.folder}.\nMark rejects on the live page, or with:  "
@@ -146,9 +146,9 @@ def review(
     defects = sum(each.mark == "real defect" for each in marked) - sum(one.mark.mark == "real defect" for one in scored)
     if proposed is not None and (defects or kept.damaged):
         what = f"{defects} marked real defects" if defects else "damaged marks"
-        proposed, reason = None, f"{what} cannot be scored: nothing says how high the threshold may be"
+        proposed, reason = None, f"{what} cannot be scored, so it is unknown how high the threshold may be"
     if threshold is not None:
-        proposed, reason = choose_threshold(manifest, threshold), "named by you"
+        proposed, reason = choose_threshold(manifest, threshold), "your choice"
         if console and (meaning := describe_threshold(manifest, proposed)):
             console.say(meaning)
     counts = Counter(one.mark.mark for one in scored)
@@ -178,19 +178,19 @@ def propose(scored: Sequence[Scored], present: float, tolerance: float) -> tuple
     good = [one.score for one in scored if one.mark.mark == "false reject"]
     bad = [one.score for one in scored if one.mark.mark == "real defect"]
     if not good:
-        return None, "no false reject is marked: a higher threshold would gain nothing"
+        return None, "no false reject is marked, so a higher threshold would gain nothing"
     if not bad:
-        return None, "no real defect is marked: nothing says how high the threshold may be"
+        return None, "no real defect is marked, so it is unknown how high the threshold may be"
     lowest = min(bad)
     if lowest <= present:
         passing = sum(score <= present for score in bad)
-        return None, f"{passing} of {len(bad)} marked real defects pass already: the threshold may not be higher"
+        return None, f"{passing} of {len(bad)} marked real defects already pass, so the threshold must not be higher"
     if max(good) <= present:
-        return None, "every marked false reject passes already"
+        return None, "every marked false reject already passes"
     saved = [score for score in good if present < score < lowest]
     if not saved:
         return None, (
-            "every marked false reject scores as high as a real defect: a higher threshold would let real defects "
+            "every marked false reject scores as high as a real defect, so a higher threshold would let real defects "
             "pass. Train again with the marked parts:  edgead train --data DIR --marked DIR"
         )
     value = min(max(saved) + tolerance, (max(saved) + lowest) / 2)
@@ -233,10 +233,10 @@ def _effects(manifest: Manifest, scored: Sequence[Scored], proposed: float | Non
 def _missed(scored: Sequence[Scored], threshold: float) -> str:
     bad = [one.score for one in scored if one.mark.mark == "real defect"]
     if not bad:
-        return "No real defect is marked: how many rejected defects it would let pass is unknown."
+        return "No real defect is marked, so it is unknown how many rejected defects it would let pass."
     passing = sum(score <= threshold for score in bad)
     limit = upper_limit(passing, len(bad))
     return (
-        f"It would let {passing} of {len(bad)} marked real defects pass: with {CONFIDENCE:.0%} confidence at most "
-        f"{percent(limit, 0)}% of the defects that are rejected now, if those are like the marked ones."
+        f"It would let {passing} of {len(bad)} marked real defects pass. With {CONFIDENCE:.0%} confidence, this is at "
+        f"most {percent(limit, 0)}% of the defects that are rejected now, if those are like the marked ones."
     )

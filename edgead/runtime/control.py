@@ -228,7 +228,7 @@ class Control:
                 return stream.take_over(new)
             if not shadow or not beside or not _is_of(beside, path):
                 raise ConfigError(
-                    f"{path.stem} decides no longer: {decides.bundle.manifest.name} was chosen meanwhile."
+                    f"{path.stem} no longer decides: {decides.bundle.manifest.name} was chosen meanwhile."
                 )
             refuse_other_depth(new, decides)
             old, shadow.inspector = shadow.inspector, new

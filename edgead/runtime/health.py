@@ -63,7 +63,7 @@ class HealthLimits:
         """Return how a frame (height, width) differs from the training images: headline and details; or nothing."""
         if self.has_trained(size) is False and self.aspects:
             low, high = self.aspects
-            text = f"{_words(size)} is an aspect ratio of {size[1] / size[0]:.2f}; the training images had {low:.2f}"
+            text = f"{_words(size)} has an aspect ratio of {size[1] / size[0]:.2f}; the training images had {low:.2f}"
             return "frames have another shape", text + (f" to {high:.2f}" if high - low > 0.01 else "")
         if self.least and (size[0] < self.least[0] or size[1] < self.least[1]):
             text = f"{_words(size)} is less than half of what the network saw of each side in training"

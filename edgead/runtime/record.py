@@ -190,7 +190,7 @@ class Replay(FrameSource):
             remarks.append(f"the recording was killed while it wrote line {self._last}; that line is skipped")
         if len(products) > 1:
             names = ", ".join(sorted(products))
-            remarks.append(f"it has frames of several products ({names}); those of all are decided, whatever they show")
+            remarks.append(f"it has frames of several products ({names}); all of them are decided, whatever they show")
         self.remark = "; ".join(remarks)
 
     def read(self) -> Iterator[Captured]:

@@ -284,10 +284,10 @@ class _Opener:
         replaced = self._threshold is not None and opened.threshold != manifest.threshold.value
         why = "Scores of another bundle may have another scale."
         if str(self._threshold).startswith("fpr:"):  # follows from the bundle's own scores
-            why = "People have chosen its own (edgead review), which is not used." if manifest.changes else ""
+            why = "People have chosen that one (edgead review); it is not used." if manifest.changes else ""
         if replaced and why and self._digests and manifest.digest not in self._digests:
             self._say(
-                f"Warning: {manifest.name} is decided by --threshold {opened.threshold:.6g} instead of its own, "
+                f"Warning: {manifest.name} decides by --threshold {opened.threshold:.6g} instead of its own threshold, "
                 f"{manifest.threshold.value:.6g}. {why}"
             )
         self._digests.add(manifest.digest)

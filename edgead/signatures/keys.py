@@ -89,7 +89,7 @@ def read_private_key(path: Path, passphrase: str = "") -> Any:
         need = "needs a passphrase: --passphrase '${NAME}'" if not passphrase else "has no passphrase"
         raise ConfigError(f"{path} {need}.") from error
     except Exception as error:  # the library's errors have no common base
-        raise ConfigError(f"{path} cannot be read: it is damaged, or the passphrase is another one.") from error
+        raise ConfigError(f"{path} cannot be read: it is damaged, or the passphrase is wrong.") from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise ConfigError(f"{path} is not an Ed25519 key.\nMake one with:  edgead keys new FILE")
     return key

@@ -265,7 +265,7 @@ def format_table(rows: Sequence[SweepRow], averages: Sequence[SeedAverage]) -> s
         if each.unstable
     ]
     mixed = [
-        f"No mean time: {', '.join(name)}: measured on {' and on '.join(places)}."
+        f"No mean time of {', '.join(name)}: measured on {' and on '.join(places)}."
         for name, members in _group_seeds(rows).items()
         if len(places := _places(members)) > 1
     ]

@@ -53,8 +53,8 @@ def fix_geometry(
             continue
         if first and first != (height, width):
             raise DataError(
-                f"{path} has {width}×{height} pixels, another picture has {first[1]}×{first[0]}: a crop in pixels "
-                "would show another part of it.\nGive --crop as shares of the picture, for instance 0.1,0.1,0.8,0.8."
+                f"{path} has {width}×{height} pixels, another image has {first[1]}×{first[0]}: a crop in pixels "
+                "would show another part of it.\nGive --crop as shares of the image, for instance 0.1,0.1,0.8,0.8."
             )
         if first is None:
             first = (height, width)
@@ -62,7 +62,7 @@ def fix_geometry(
         if not requested.crops_pixels:
             break
     if first is None:
-        raise DataError(f"None of the {len(paths)} pictures can be read; the first error:\n{reason}")
+        raise DataError(f"None of the {len(paths)} images can be read; the first error:\n{reason}")
     return fix_alignment(requested, requested.resolve(first, size), paths, colour, console), first
 
 
@@ -83,17 +83,17 @@ def describe_shrink(geometry: Geometry, picture: Size, size: Size, scale: float 
     if shrink > MOST_SHRINK:
         rows, columns = (max(1, math.ceil(length / side / 2)) for length, side in zip((height, width), size))
         lines.append(
-            f"Warning: pictures of {width}×{height} pixels shrink by {shrink:.1f}{kept or ': small defects vanish'}.\n"
+            f"Warning: images of {width}×{height} pixels shrink by {shrink:.1f}{kept or ': small defects vanish'}.\n"
             f"Keep more of them with tiles, for instance --tiles {rows}x{columns}, a --crop, or a larger input "
             "(--set size=…)." + ("" if scale else " --scale tells what is left of a defect of 1 mm.")
         )
     elif shrink < 1 / MOST_GROWTH:
         lines.append(
-            f"Warning: the network sees only {width}×{height} pixels of the pictures, which grow by {1 / shrink:.0f}: "
+            f"Warning: the network sees only {width}×{height} pixels of the images, enlarged {1 / shrink:.0f} times: "
             "there is less detail than it can see." + (" Is --crop right?" if geometry.crop else "")
         )
     elif scale is not None:
-        lines.append(f"Pictures shrink by {shrink:.2g}{kept}" if shrink > 1 else f"Pictures do not shrink{kept}")
+        lines.append(f"Images shrink by {shrink:.2g}{kept}" if shrink > 1 else f"Images do not shrink{kept}")
     return lines
 
 
@@ -104,7 +104,7 @@ def describe_tiles(geometry: Geometry, size: Size, pictures: int, channels: int)
     taken = number * math.prod(size) * channels / 1e9
     return (
         f"Tiles: {rows}×{columns} of {size[1]}×{size[0]} from a canvas of {width}×{height} pixels; {number:,} tiles of "
-        f"{pictures} pictures take {taken:.2g} GB"
+        f"{pictures} images take {taken:.2g} GB"
     )
 
 

@@ -96,7 +96,7 @@ def _data_donors(
             which = "defective images (test/KIND)" if normals else "good images"
             refused.append(
                 f"{category.root} has no {which}: a donor needs good and defective ones.\n"
-                "Name another, or none (--donor) and learn from good images alone."
+                "Name another one, or leave out --donor to learn from good images alone."
             )
         elif _shares_images(target, {image.resolve() for image in (*normals, *anomalies)}):
             refused.append(_own_donor(str(category.root)))

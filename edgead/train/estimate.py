@@ -221,7 +221,11 @@ def _busy() -> str:
     """Return a warning where other programs slow down the measurement."""
     cores = os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return f"This machine is busy (load {load:.1f} on {cores} cores): idle it is faster" if load > 1.5 * cores else ""
+    return (
+        f"This machine is busy (load {load:.1f} on {cores} cores); at rest it trains faster"
+        if load > 1.5 * cores
+        else ""
+    )
 
 
 def describe_device(device: torch.device) -> str:

@@ -60,7 +60,7 @@ def refuse_seen(unseen: Sequence[Path], textures: str | Path | None) -> None:
     if seen := find_copies(pictures, unseen):
         raise DataError(
             f"--textures {textures} holds {len(seen)} held-out or labelled images of --data, for instance {seen[0]}.\n"
-            "Training must not see them. Pass pictures of something else, for instance of the DTD."
+            "Training must not see them. Pass images of something else, for instance those of the DTD."
         )
 
 

@@ -31,7 +31,9 @@ def find_files(method_class: type[Method], files: Sequence[Path]) -> list[Path]:
         if len(found) == 1:
             return [found[0], other]
         if not any(file.resolve() == other.resolve() for file in found):
-            raise CheckpointError(f"{found[0]} and {found[1]} are no pair: {other} belongs to {found[0]}.")
+            raise CheckpointError(
+                f"{found[0]} and {found[1]} do not belong together: the partner of {found[0]} is {other}."
+            )
     return found
 
 
@@ -53,7 +55,7 @@ def load_official(method_class: type[Method], files: Sequence[Path], settings: I
         more = read_weights(file)
         if differ := [name for name in weights.keys() & more.keys() if not torch.equal(weights[name], more[name])]:
             raise CheckpointError(
-                f"{file} holds other values of '{min(differ)}' than a file before it.\n"
+                f"{file} holds other values of '{min(differ)}' than the file before it.\n"
                 "Name the files of one checkpoint."
             )
         weights.update(more)

@@ -10,7 +10,7 @@ from edgead.train.estimate import Estimate
 from edgead.train.method import Method
 from edgead.train.run_config import RunConfig
 
-PUBLISHED_TEXTURES = "5,640 pictures of the DTD"
+PUBLISHED_TEXTURES = "5,640 images of the DTD"
 
 
 def departures(run: RunConfig, method: Method, textures: int, unfound: int = 0) -> list[str]:
@@ -40,12 +40,12 @@ def _data(run: RunConfig, textures: int, unfound: int, method: Method) -> list[s
             "(published: none). Put other good images into validation/good to train on all"
         )
     if run.stored_geometry:
-        found.append(f"pictures are seen as: {run.geometry.describe()} (published: the whole picture, stretched)")
+        found.append(f"images are seen as: {run.geometry.describe()} (published: the whole image, stretched)")
     if not textures and method.takes_textures:
         found.append(f"anomalies are filled with procedural textures (published: {PUBLISHED_TEXTURES}; --textures DIR)")
     elif textures:
         found.append(
-            f"anomalies are filled with {textures:,} pictures of {run.textures} (published: {PUBLISHED_TEXTURES})"
+            f"anomalies are filled with {textures:,} images of {run.textures} (published: {PUBLISHED_TEXTURES})"
         )
     if unfound:
         found.append(f"on {unfound} of {run.trained_on} images no part was found: anomalies go everywhere there")

@@ -69,7 +69,7 @@ def fix_alignment(
     assert trial.align is not None
     least = float(np.clip(1 - LESS_ALIKE * (1 - np.quantile(correlations, 0.05)), FLOOR, CEILING))
     align = dataclasses.replace(trial.align, least=round(least, 4), found=found, checked=checked)
-    console.say(f"Aligned to {name}: the part is found on {found} of {checked} good pictures{_words(reasons)}")
+    console.say(f"Aligned to {name}: the part is found on {found} of {checked} good images{_words(reasons)}")
     return dataclasses.replace(geometry, align=align)
 
 
@@ -112,7 +112,7 @@ def _choose(
             best = (*rank, name, frame)
     if best is None:
         raise ConfigError(
-            "--align: no good picture has enough structure to be a reference picture.\n"
+            "--align: no good image has enough structure to be a reference picture.\n"
             "Inside the crop, each has only one brightness. Leave out --align, or change --crop."
         )
     return best[2], best[3]
@@ -146,7 +146,7 @@ def _try(
 
 def _too_few(name: str, found: int, checked: int, reasons: Counter[str]) -> str:
     return (
-        f"--align: compared with {name}, the part is found on {found} of {checked} good pictures only"
+        f"--align: compared with {name}, the part is found on {found} of {checked} good images only"
         f"{_words(reasons)}; at least {LEAST_FOUND:.0%} are needed.\n"
         "Parts at any angle need --max-rotation 180, round ones --max-rotation 0, far ones a larger --max-shift. "
         "--crop the reference picture to the part if the background has a pattern.\n"

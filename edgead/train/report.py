@@ -157,7 +157,7 @@ def _animation(method: Method, watch: Watch, limit: float) -> Group:
         picture(caption, frame[:, :, :3], *(_overlay(frame, maps[index], limit) for _, maps in moments))
         for index, (caption, frame) in enumerate(zip(captions, watch.frames))
     )
-    texts = ("picture alone", *(text for text, _ in moments))
+    texts = ("image alone", *(text for text, _ in moments))
     note = "The same pictures after more and more steps. The colours are those of the trained network's threshold."
     return Group("What the network sees, over the training", tuple(pictures), note, texts)
 
@@ -172,5 +172,5 @@ def _examples(examples: Sequence[tuple[Frame, Mask]], learned: bool) -> Group:
     if not learned:
         note = "Export compares graph and network on such pictures, and judges lower precisions by them."
         return Group("Synthetic anomalies, which it was not trained on", tuple(pictures), note)
-    note = "Training takes the outlined places for defects. They should be visible, and lie on the part."
+    note = "Training treats the outlined places as defects. They should be visible, and lie on the part."
     return Group("Synthetic anomalies that it was trained on", tuple(pictures), note)

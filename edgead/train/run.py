@@ -211,7 +211,7 @@ def _remedy(run: RunConfig, method: Method, estimate: Estimate) -> str:
     presets = list(method.presets)
     smaller = presets[presets.index(run.preset) + 1 :] if run.preset in presets else []
     named = "".join(f"--preset {name}, " for name in smaller)
-    return f".\nShorter: {named}--set steps=… (the schedule is scaled), or a GPU. It can be stopped and resumed"
+    return f".\nTo shorten it: {named}--set steps=… (the schedule is scaled), or a GPU. It can be stopped and resumed"
 
 
 @contextmanager

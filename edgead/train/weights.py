@@ -84,7 +84,7 @@ def _refuse_compressed(path: Path) -> None:
 def _refusal(path: Path, error: Exception) -> str:
     found = re.search(r"(?:GLOBAL|Unsupported class|global) `?([\w.]+)", str(error))
     if found is None:
-        return f"{path} cannot be read as weights: it is damaged, or no file of PyTorch."
+        return f"{path} cannot be read as weights: it is damaged, or not a PyTorch file."
     return (
         f"{path} is a pickled Python object ({found.group(1)}), not a table of weights. Loading it could run any "
         "program, so it is refused.\nIn the code that made it, where you trust the file, save its weights:\n"

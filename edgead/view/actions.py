@@ -69,7 +69,9 @@ class Actions:
         try:
             self._audit.write(who, address, action, **noted)
         except OSError as error:
-            raise Refused(500, f"Nothing was changed: the audit log cannot be written: {error.strerror}.") from error
+            raise Refused(
+                500, f"Nothing was changed, because the audit log cannot be written: {error.strerror}."
+            ) from error
         try:
             do()
         except (EdgeadError, OSError) as error:

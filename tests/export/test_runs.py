@@ -183,7 +183,7 @@ def test_settings_that_are_open_at_export(trained: Path, parts: Path, tmp_path: 
         assert len(thresholds) == steps
     assert (run / run_config.CONFIG).read_bytes() == before
     with pytest.raises(
-        GateError, match=r"(?s)^With these --set values the graph decides otherwise .* allowed .*or allow more with"
+        GateError, match=r"(?s)^With these --set values the graph does not decide as .* allowed .*or allow more with"
     ):
         export(run, out=tmp_path / "none.edgead", settings=["reconstruction_weight=1"])
     assert not (tmp_path / "none.edgead").exists()

@@ -85,11 +85,11 @@ REFUSED = {
         lambda: tiff(
             [*grey(8, 8, 1, 64), *((40_000 + number, 1, 1 << 18, -1) for number in range(2000))], bytes(1 << 18)
         ),
-        "values are not inside the file, or lie on each other",
+        "values are not inside the file, or overlap",
     ),
     "TIFF, tables on each other": (
         lambda: tiff([(254, 4, 1, 1)] * 65_535, b"")[:-4] + struct.pack("<I", 8),
-        "tables lie on each other",
+        "tables overlap",
     ),
     "TIFF, width twice": (
         lambda: tiff([(256, 4, 1, 30_000), (257, 4, 1, 30_000), *grey(1, 1, 1, 1)], b"a"),
@@ -97,7 +97,7 @@ REFUSED = {
     ),
     "TIFF, width of another type": (lambda: tiff([(256, 11, 1, 0), *grey(1, 1, 1, 1)], b"a"), "no whole numbers"),
     "TIFF, tile": (tile, "16384×16384 pixels need more than 512 MiB"),
-    "TIFF, strips on each other": (overlapping_strips, "strips lie on each other"),
+    "TIFF, strips on each other": (overlapping_strips, "strips overlap"),
     "TIFF, Deflate": (lambda: tiff(grey(8, 8, 8, 200_000), zlib.compress(bytes(200 << 20))), "cut short|damaged"),
     "PNM, number": (lambda: b"P5 " + b"9" * 5000 + b" 1 255\n", "header is damaged"),
     "PNM, space": (lambda: b"P6" + b" " * (4 << 20) + PPM[2:], "header is damaged"),

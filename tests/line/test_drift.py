@@ -174,7 +174,7 @@ def test_a_bundle_without_a_record_is_not_watched(tmp_path: Path) -> None:
     (tmp_path / "parts" / "a.png").write_bytes(encode_png(frame_of(50)))
     done = inside("run", old.path, "--source", tmp_path / "parts", "--engine", "onnxruntime")
     assert done.returncode == 0
-    assert "old: drift is not watched: the bundle has no record of its held-out images" in done.stderr
+    assert "old: drift is not watched, because the bundle has no record of its held-out images" in done.stderr
     done = inside("run", old.path, "--source", tmp_path / "parts", "--engine", "onnxruntime", "--drift-window", "0")
     assert "drift" not in done.stderr
     assert "drift      not watched" in inside("inspect", old.path, "--engine", "onnxruntime").stdout
@@ -195,7 +195,7 @@ def test_a_line_that_changes_for_months_is_still_watched(watched: Bundle, monkey
                 key = source, watched.manifest.digest, result.threshold
                 assert (drift._windows.get(key) is not None) == (source != "third")
     assert len(drift._windows) == 6
-    assert said == ["Drift is watched for 2 sources at most; that of the others is not."]
+    assert said == ["Drift is watched for at most 2 sources; the others are not watched."]
 
 
 def test_too_few_images_are_named(watched: Bundle) -> None:
@@ -205,7 +205,7 @@ def test_too_few_images_are_named(watched: Bundle) -> None:
         frame = part(np.random.default_rng(8), 0.5)
         drift.see(inspector, inspector.inspect(frame), frame, live=False)
     assert len(said) == 1
-    assert re.search(r"too few held-out images \([12]\) are below the threshold for --drift-alarms 1\.", said[0])
+    assert re.search(r"only [12] held-out images are below the threshold, too few for --drift-alarms 1\.", said[0])
 
 
 def test_the_watch_may_fail_and_the_line_goes_on(watched: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +255,7 @@ def test_an_export_records_its_held_out_images(bundle: Bundle, tmp_path: Path) -
     for name in manifest.files:
         (folder / name).write_bytes(bundle.content(name))
     cut = dataclasses.replace(manifest, held_out=dataclasses.replace(seen, brightness=seen.brightness[1:]))
-    with pytest.raises(ConfigError, match=r"none could read it: held_out\.brightness has"):
+    with pytest.raises(ConfigError, match=r"no program could read it: held_out\.brightness has"):
         write_manifest(folder, cut)
     assert not (folder / "manifest.json").exists()
     write_json(folder / "manifest.json", {**cut.to_dict(), "digest": manifest_digest(cut.to_dict())})

@@ -139,7 +139,7 @@ def test_the_configuration_is_complete_also_with_a_bundle_on_the_command_line(fo
 
 
 def test_a_bundle_on_the_command_line_says_which_rules_it_replaces(folder: Path) -> None:
-    said = "bottle.edgead replaces the products of --config. Their rules do not hold: threshold"
+    said = "bottle.edgead replaces the products of --config. Their rules do not apply: threshold"
     assert said in edgead(folder, "bottle.edgead").stderr
     assert said in edgead(folder, "bottle.edgead", "--check").stderr
     assert "replaces" not in edgead(folder, "bottle.edgead", "--threshold", 5).stderr

@@ -626,8 +626,8 @@ def test_an_id_that_comes_again_after_its_part_is_told(inspector: Inspector) -> 
             bench.parts.trigger("A")
         assert bench.parts.ledger.snapshot()["bounced"] == 3
     assert said == [
-        "the id A came again after the time of its part: no part is opened, and nothing answers. "
-        "Each part needs an id of its own, or none."
+        "the id A came again after the time of its part. That trigger opens no part and gets no result. "
+        "Give each part an id of its own, or none."
     ]
 
 

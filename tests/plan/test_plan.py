@@ -165,7 +165,7 @@ def test_what_would_have_to_change() -> None:
 
 
 def test_advice_in_words() -> None:
-    assert Advice(1, 24.0, None, None).describe() == "It would meet them with 1 camera, or 24 frames per second."
+    assert Advice(1, 24.0, None, None).describe() == "It would be fast enough with 1 camera, or 24 frames per second."
     assert Advice(None, None, None, None).describe().startswith("No single change")
 
 
@@ -283,12 +283,12 @@ def test_the_exit_code_says_whether_something_meets_the_numbers(stored: Path, tm
     stored = tmp_path / "constant.json"  # what was measured depends on the machine's load
     stored.write_text(json.dumps(values))
     code, out = verb("--profile", str(stored), "--deadline", "5s")
-    assert (code, "level on onnxruntime-cpu meets 4 cameras" in out) == (0, True)
+    assert (code, "level on onnxruntime-cpu keeps up with 4 cameras" in out) == (0, True)
     assert "have been too optimistic" not in out
     code, out = verb("--profile", str(busy(stored)), "--deadline", "5s")
     assert (code, "have been too optimistic" in " ".join(out.split())) == (0, True)
     code, out = verb("--profile", str(stored), "--deadline", "0.001ms")
-    assert (code, "Nothing meets 4 cameras" in out) == (5, True)
+    assert (code, "Nothing keeps up with 4 cameras" in out) == (5, True)
     assert "no" in out.splitlines()[2].split()
     code, out = verb("--profile", str(stored), "--deadline", "0.02s", "--json")
     assert json.loads(out)["load"]["deadline"] == 20.0

@@ -173,7 +173,7 @@ def test_a_line_that_reads_another_path_is_told_apart(cell: Cell, monkeypatch: p
     first, elsewhere = digest_of(cell.link), cell.link.with_name("elsewhere.edgead")
     elsewhere.symlink_to("current.edgead.versions/first.edgead")
     cell.link = elsewhere
-    with pytest.raises(RolledBackError, match="the line has loaded another bundle"):
+    with pytest.raises(RolledBackError, match="the line has loaded a bundle from another path"):
         cell.pull("good")
     assert cell.deciding() == first == digest_of(elsewhere)
 

@@ -419,7 +419,7 @@ def test_what_is_not_as_good_as_what_is_there(
     change(server.folder, shared / "ours", created="2024-12-31T23:59:59+00:00")
     refused(go, link, PullError, r"was made 2024-\S+, before the one in its place")
     change(server.folder, shared / "ours", created="2026-01-01T00:00:00+00:00", category="cap")
-    refused(go, link, PullError, "is for 'cap', and 'grey' is in its place")
+    refused(go, link, PullError, "is for 'cap', but the bundle in its place is for 'grey'")
     assert go(force=True).switched
 
 

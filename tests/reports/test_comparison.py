@@ -190,7 +190,7 @@ def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
 def test_a_page_replaces_only_a_page(tmp_path: Path) -> None:
     results = [write(tmp_path / f"{name}.json", row(name, 10, 0.9)) for name in "ab"]
     before = results[0].read_bytes()
-    with pytest.raises(ConfigError, match=r"a\.json exists already, is no page and was kept"):
+    with pytest.raises(ConfigError, match=r"a\.json exists already, is not an HTML page and was kept"):
         report(results, out=results[0])
     assert results[0].read_bytes() == before
     page = report(results, out=tmp_path / "x.html")

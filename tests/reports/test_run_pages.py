@@ -36,7 +36,7 @@ def test_a_training_leaves_its_page(trained: Path, bundle: Bundle) -> None:
     assert all(len((line["points"] or "").split()) == 12 for line in lines)
     highest, animation, examples = read_pictures(trained)
     assert (len(highest.pictures), len(animation.pictures), len(examples.pictures)) == (2, 3, 8)
-    assert animation.moments[0] == "picture alone"
+    assert animation.moments[0] == "image alone"
     assert animation.moments[-1] == "trained"
     assert all(len(each.jpegs) == len(animation.moments) for each in animation.pictures)
     assert len(page.all("img")) == 2 + 3 * len(animation.moments) + 8
@@ -114,6 +114,6 @@ def test_the_gate_in_words() -> None:
         for kept, failures in ((0, ("model.onnx: 3 of 40 verdicts change",)), (2, ()))
     )
     words = gate_in_words(GateRecord(attempts=attempts, layers=20, held_out_normals=30, synthetic_anomalies=40), "int8")
-    assert words[1] == "All of 20 layers in int8: refused, because model.onnx: 3 of 40 verdicts change."
+    assert words[1] == "All 20 layers in int8: refused, because model.onnx: 3 of 40 verdicts change."
     assert words[2] == "2 of 20 layers in float32, the others in int8: passed."
     assert "30 held-out good images, 40 synthetic anomalies and no labelled images" in words[0]

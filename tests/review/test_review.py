@@ -153,7 +153,7 @@ def test_a_share_given_for_the_run_in_place_of_a_reviewed_threshold_is_warned_of
     frame = tmp_path / "120.png"
     frame.write_bytes(encode_png(frame_of(120)))
     line = ("run", bundle.path, "--source", frame, "--shadow", tmp_path / "new.edgead", "--json")
-    warning = "Warning: new is decided by --threshold 137 instead of its own, 100. People have chosen its own"
+    warning = "Warning: new decides by --threshold 137 instead of its own threshold, 100. People have chosen"
     for options, counts, warned in ((), [0, 1], False), (("--threshold", "fpr:0.05"), [1, 0], True):
         done = inside(*line, *options)
         assert [*json.loads(done.stdout.splitlines()[-1])["shadow"].values()] == counts
@@ -200,10 +200,10 @@ def test_the_page_sees_a_mark_of_the_command_line(rejects: Path) -> None:
     [
         (["nothing.png", "--as", "unsure"], "nothing.png does not exist"),
         (["rejects/other.png", "--as", "unsure"], "belongs to no FAIL"),
-        (["nowhere"], "nowhere is no folder"),
-        (["nowhere", "--marks", "rejects"], "nowhere is no folder"),
-        (["rejects", "--marks", "nowhere"], "--marks nowhere is no folder"),
-        (["rejects", "--marks", "nowhere", "--bundle", "BUNDLE"], "--marks nowhere is no folder"),
+        (["nowhere"], "nowhere is not a folder"),
+        (["nowhere", "--marks", "rejects"], "nowhere is not a folder"),
+        (["rejects", "--marks", "nowhere"], "--marks nowhere is not a folder"),
+        (["rejects", "--marks", "nowhere", "--bundle", "BUNDLE"], "--marks nowhere is not a folder"),
         (["rejects", "--bundle", "BUNDLE"], "Nothing is marked"),
         (["rejects", "--write", "new.edgead"], "--write has no effect without --bundle"),
         (["rejects", "rejects"], "several PATHS"),
@@ -301,11 +301,11 @@ def test_no_threshold_is_proposed_without_all_marked_defects(rejects: Path, bund
     (kept.folder / lowest.picture).unlink()
     said = inside(*asked, "--write", rejects / "new.edgead")
     assert said.returncode == 2
-    assert "Nothing to write: 1 marked real defects cannot be scored" in said.stderr
+    assert "There is no proposal to write. 1 marked real defects cannot be scored" in said.stderr
     assert "proposed" in inside(*asked, "--threshold", "150").stdout
     for one in kept.all().values():
         (kept.folder / one.picture).unlink(missing_ok=True)
-    assert "has none of the 8 marked pictures any more" in inside(*asked).stderr
+    assert "None of the 8 marked pictures is in" in inside(*asked).stderr
 
 
 def test_a_damaged_mark_may_be_that_of_a_defect(rejects: Path, bundle: Bundle) -> None:
@@ -314,7 +314,7 @@ def test_a_damaged_mark_may_be_that_of_a_defect(rejects: Path, bundle: Bundle) -
     file.write_bytes(file.read_bytes().replace(b'"real defect"', b'"real d\xff\xffect"', 1))
     value = json.loads(inside("review", rejects, "--bundle", bundle.path, "--engine", "onnxruntime", "--json").stdout)
     assert "1 damaged lines of marks.jsonl" in value["unread"]
-    assert (value["proposed"], value["reason"].split(":")[0]) == (None, "damaged marks cannot be scored")
+    assert (value["proposed"], value["reason"].split(",")[0]) == (None, "damaged marks cannot be scored")
 
 
 def test_a_version_replaces_only_another_bundle(bundle: Bundle, tmp_path: Path) -> None:
@@ -353,8 +353,8 @@ def test_a_version_that_cannot_be_written_leaves_nothing(
         ((1.2, 2.5), (2.0,), 1.21, "lets 1 of 2"),
         ((), (2.0,), None, "no false reject is marked"),
         ((1.2,), (), None, "no real defect is marked"),
-        ((1.2,), (0.8, 2.0), None, "1 of 2 marked real defects pass already"),
-        ((0.8,), (2.0,), None, "passes already"),
+        ((1.2,), (0.8, 2.0), None, "1 of 2 marked real defects already pass"),
+        ((0.8,), (2.0,), None, "already passes"),
         ((2.5,), (2.0,), None, "Train again"),
     ],
 )

@@ -471,7 +471,7 @@ def test_a_reload_does_not_undo_a_changeover(first: Bundle, second: Bundle, with
         wait_until(lambda: read == [first.path])
         running.control.change_over(running.stream, second.path)
         go_on.set()
-        running.hear("first decides no longer")
+        running.hear("first no longer decides")
         assert running.stream.inspector is opened[0]
         assert shadow.inspector is beside
         assert running.control.reloads == {"done": 0, "refused": 1}

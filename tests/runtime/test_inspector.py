@@ -225,9 +225,9 @@ def test_what_makes_sense_is_taken_as_at_load(bundle: Bundle) -> None:
 
 WRONG: dict[str, tuple[Any, str]] = {
     "another name than a text": ({"engine": None}, "Unknown engine 'None'"),
-    "a text for a list of regions": ({"roi": "0,0,1,1"}, r"roi must be a list, not a text. Write  roi=\['0,0,1,1'\]"),
+    "a text for a list of regions": ({"roi": "0,0,1,1"}, r"roi must be a list, not a string. Write  roi=\['0,0,1,1'\]"),
     "a path for a list of regions": ({"roi": Path("a.png")}, r"Write  roi=\['a.png'\]"),
-    "a mask for a list of regions": ({"roi": np.ones((4, 4), np.bool_)}, "roi must be a list of texts, not ndarray"),
+    "a mask for a list of regions": ({"roi": np.ones((4, 4), np.bool_)}, "roi must be a list of strings, not ndarray"),
     "a text for a list to ignore": ({"ignore": "0,0,1,0.1"}, "ignore must be a list"),
     "numbers for a region": ({"roi": [(0, 0, 1, 1)]}, "neither a mask image nor x,y,width,height"),
     "a number of text": ({"batch": "2"}, "batch must be a whole number of at least 1, not '2'"),
@@ -256,7 +256,7 @@ def test_a_mask_of_another_shape_than_the_frames_is_refused(bundle: Bundle, tmp_
     mask = np.zeros((96, 128), np.uint8)
     mask[:48] = 255
     (tmp_path / "mask.png").write_bytes(encode_png(mask))
-    with pytest.raises(ConfigError, match=r"128×96 is an aspect ratio of 1\.33; the training images had 1\.00"):
+    with pytest.raises(ConfigError, match=r"128×96 has an aspect ratio of 1\.33; the training images had 1\.00"):
         edgead.load(bundle.path, engine="onnxruntime", **{rule: [tmp_path / "mask.png"]})
 
 

@@ -79,7 +79,9 @@ def test_images_that_show_too_little_are_named(line_bundle: Path, tmp_path: Path
     assert said[0][1].startswith(f"{tmp_path / 'point.png'}: 1×1 is less than half")
     ran = CliRunner().invoke(cli, ["predict", str(line_bundle), str(tmp_path), "--engine", "onnxruntime"])
     assert ran.exit_code == 0
-    assert f"Warning: frames are too coarse: 1 of 3 images, first {tmp_path / 'point.png'}: 1×1 is" in ran.stderr
+    assert (
+        f"Warning: frames are too coarse (1 of 3 images). The first is {tmp_path / 'point.png'}: 1×1 is" in ran.stderr
+    )
 
 
 class Frames(BaseSink):

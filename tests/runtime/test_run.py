@@ -320,7 +320,9 @@ def test_a_threshold_that_is_given_for_several_bundles_is_pointed_out(threshold:
     console = Listener()
     options: dict[str, Any] = {"sources": [str(tmp_path / "1.png")], "engine": "onnxruntime", "threshold": threshold}
     run(first.path, shadow=second.path, console=console, **options)
-    warned = "Warning: b is decided by --threshold 0.7 instead of its own, 1130. Scores of another bundle may have"
+    warned = (
+        "Warning: b decides by --threshold 0.7 instead of its own threshold, 1130. Scores of another bundle may have"
+    )
     assert any(line.startswith(warned) for line in console.said) == (threshold is not None)
     assert not any(line.startswith("Warning: a is") for line in console.said)
 

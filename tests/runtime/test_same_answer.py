@@ -165,7 +165,7 @@ def test_a_kept_bundle_has_its_geometry_and_its_signature() -> None:
 @pytest.mark.parametrize(
     ("writer", "said"),
     [
-        ("2.3.1", r"reads up to 3, and edgead 2\.3\.1 wrote it\.\n.*pip install --upgrade 'edgead>=2\.3\.1'"),
+        ("2.3.1", r"written by edgead 2\.3\.1; this edgead reads up to 3\.\n.*pip install --upgrade 'edgead>=2\.3\.1'"),
         ("'; rm -rf /", r"reads up to 3\.\n.*pip install --upgrade edgead$"),
         (7, r"pip install --upgrade edgead$"),
     ],

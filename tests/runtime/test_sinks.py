@@ -123,7 +123,7 @@ def test_lines_are_not_appended_to_what_holds_something_else(tmp_path: Path) -> 
     file = tmp_path / "part"
     for held in (encode_png(frame_of(50)), b'{\n  "format": 1\n}\n', b'{"images": []}\n', b"[]", b"x"):
         file.write_bytes(held)
-        with pytest.raises(ConfigError, match="holds something else than results"):
+        with pytest.raises(ConfigError, match="holds something other than results"):
             open_sink(f"jsonl:{file}")
         assert file.read_bytes() == held
     for held in (b"", b"{", b'{"schema": 1, "id": "a', b"\0\0\0"):  # the power failed in the first line

@@ -266,7 +266,7 @@ def test_manifest_knows_the_shape_of_training_images_and_the_stream_says_what_di
     stream = Stream(inspector, [list(NOISE)], say=said.append)
     assert Verdict.UNKNOWN not in {result.verdict for result in stream}
     assert said == [
-        "iterable: frames have another shape: 64×48 is an aspect ratio of 1.33; the training images had 1.00"
+        "iterable: frames have another shape: 64×48 has an aspect ratio of 1.33; the training images had 1.00"
     ]
     assert stream.ledger.snapshot()["reported_by_cause"] == {"untrained": 1}
     camera = IterableSource(list(NOISE[:2]), live=True)

@@ -259,6 +259,6 @@ def test_older_readers_refuse_a_geometry_and_a_damaged_one_is_not_written(
     stored = json.loads((tiled.path / "manifest.json").read_text())["geometry"]
     assert stored == {"crop": [0.25, 0, 0.5, 1], "fit": "letterbox", "tiles": [3, 4], "overlap": 0.125}
     assert "geometry" not in json.loads((first.path / "manifest.json").read_text())
-    with pytest.raises(ConfigError, match=r"none could read it: crop .* inside the frame"):
+    with pytest.raises(ConfigError, match=r"no program could read it: crop .* inside the frame"):
         make_level_bundle(tmp_path / "bad.edgead", geometry=dataclasses.replace(LARGE, crop=(0.6, 0, 0.5, 1)))
     assert read_bundle(tiled.path).manifest.geometry == LARGE

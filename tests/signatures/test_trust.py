@@ -247,7 +247,7 @@ def test_keys_and_sign_from_the_command_line(bundle: Bundle, tmp_path: Path, mon
         assert said in done.stderr
         assert "correct-horse" not in done.stdout + done.stderr
     monkeypatch.setenv("OTHER", "wrong-horse-battery")
-    assert "the passphrase is another one" in inside("sign", copy, "--key", key, "--passphrase", "${OTHER}").stderr
+    assert "the passphrase is wrong" in inside("sign", copy, "--key", key, "--passphrase", "${OTHER}").stderr
     assert not (copy / "manifest.sig").exists()
     done = inside("sign", copy, "--key", key, "--passphrase", "${KEY_WORDS}", "--json")
     assert json.loads(done.stdout) == {"bundle": str(copy), "digest": bundle.manifest.digest, "key": made["key"]}

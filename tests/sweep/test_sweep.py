@@ -606,7 +606,7 @@ def test_times_of_several_engines_have_no_mean() -> None:
     rows = [row(0, 0.8), dataclasses.replace(other, figures=figures)]
     [mean] = average(rows)
     assert (mean.p50_ms, mean.image_auroc and mean.image_auroc.mean) == (None, pytest.approx(0.85))
-    text = "No mean time: tiny, nut, fp32: measured on onnxruntime-cpu and on openvino-cpu."
+    text = "No mean time of tiny, nut, fp32: measured on onnxruntime-cpu and on openvino-cpu."
     assert format_table(rows, average(rows)).splitlines()[-1] == text
 
 

@@ -72,7 +72,7 @@ def test_run_and_bundle_keep_the_geometry(run: Path, cut: Bundle, said: Listener
     assert cut.manifest.images is not None
     assert cut.golden().frames.shape[1:] == (32, 32, 3)
     text = "\n".join(said.said)
-    assert "Tiles: 2×2 of 32×32 from a canvas of 56×56 pixels; 48 tiles of 12 pictures take" in text
+    assert "Tiles: 2×2 of 32×32 from a canvas of 56×56 pixels; 48 tiles of 12 images take" in text
     assert "of a defect of 1 mm (10 pixels)" in text
     assert resume(run) == run
 
@@ -148,10 +148,10 @@ def test_crops_in_pixels_need_pictures_of_one_size(write_image: Callable[..., Pa
     geometry, size = fix_geometry(requested, paths, (32, 32), COLOUR, Console())
     assert (geometry.crop, size) == ((0.25, 0.25, 0.5, 0.5), (40, 60))
     paths.append(write_image(tmp_path / "other.png", (40, 80)))
-    with pytest.raises(DataError, match=r"other.png has 80×40 pixels, another picture has 60×40"):
+    with pytest.raises(DataError, match=r"other.png has 80×40 pixels, another image has 60×40"):
         fix_geometry(requested, paths, (32, 32), COLOUR, Console())
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match="None of the 1 pictures can be read"):
+    with pytest.raises(DataError, match="None of the 1 images can be read"):
         fix_geometry(requested, [tmp_path / "broken.png"], (32, 32), COLOUR, Console())
 
 
@@ -161,13 +161,13 @@ def test_crops_in_pixels_need_pictures_of_one_size(write_image: Callable[..., Pa
         (
             STRETCH,
             None,
-            r"^Warning: pictures of 4096×3000 pixels shrink by 16.0: small defects vanish.\nKeep more of "
+            r"^Warning: images of 4096×3000 pixels shrink by 16.0: small defects vanish.\nKeep more of "
             r"them with tiles, for instance --tiles 6x8, .* --scale tells",
         ),
         (STRETCH, 20.0, r"^Warning: .* shrink by 16.0: of a defect of 1 mm \(20 pixels\) 1.2 pixels are left"),
-        (Geometry(None, "stretch", (6, 8), 0.0), 20.0, r"^Pictures shrink by 2: of a defect of 1 mm \(20 pixels\) 10 "),
+        (Geometry(None, "stretch", (6, 8), 0.0), 20.0, r"^Images shrink by 2: of a defect of 1 mm \(20 pixels\) 10 "),
         (Geometry(None, "stretch", (6, 8), 0.0), None, ""),
-        (Geometry((0.4, 0.4, 0.05, 0.05)), 20.0, r"^Pictures do not shrink: of a defect of 1 mm \(20 pixels\) 25"),
+        (Geometry((0.4, 0.4, 0.05, 0.05)), 20.0, r"^Images do not shrink: of a defect of 1 mm \(20 pixels\) 25"),
         (Geometry(None, "letterbox"), None, "^Warning"),
     ],
 )

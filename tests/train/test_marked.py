@@ -100,7 +100,7 @@ def test_a_run_is_resumed_with_the_same_marked_parts(data: Path, tmp_path: Path)
 
 def test_marked_parts_that_cannot_be_used_are_named(data: Path, tmp_path: Path) -> None:
     rejects = tmp_path / "rejects"
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         train("draem", data, preset="nano", settings=QUICK, out=tmp_path / "run", marked=rejects)
     mark(rejects, 1, picture(101), "unsure")
     done = inside("train", "--data", data, "--preset", "nano", "--marked", rejects, "--out", tmp_path / "run")

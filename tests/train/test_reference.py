@@ -83,7 +83,7 @@ def test_run_bundle_and_line_have_one_alignment(run: Path, said: Listener, tmp_p
     assert align is not None
     assert (align.frame, align.found, align.checked, align.max_rotation) == (SIZE, 11, 11, 180)
     assert align.least == 0.8, "these pictures are more alike than any defect leaves them"
-    assert any(f"Aligned to {align.picture}: the part is found on 11 of 11 good pictures" in line for line in said.said)
+    assert any(f"Aligned to {align.picture}: the part is found on 11 of 11 good images" in line for line in said.said)
     made = export(run, out=tmp_path / "aligned.edgead")
     assert (made.manifest.geometry.align, made.manifest.format) == (align, 3)
     config, stored = load_run_config(run), made.manifest.threshold
@@ -135,12 +135,12 @@ def test_triton_is_refused_before_the_export(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("frames", "options", "words"),
     [
-        (anywhere(10), {}, r"found on \d of 9 good pictures only \(\d too far|found on \d of 9 .* too far"),
-        ([np.full((*SIZE, 3), 90, np.uint8)] * 4, {}, "no good picture has enough structure"),
+        (anywhere(10), {}, r"found on \d of 9 good images only \(\d too far|found on \d of 9 .* too far"),
+        ([np.full((*SIZE, 3), 90, np.uint8)] * 4, {}, "no good image has enough structure"),
         (
             [np.random.default_rng(n).integers(0, 256, (*SIZE, 3), dtype=np.uint8) for n in range(8)],
             {},
-            r"found on 0 of 7 good pictures only \(7 not found\); at least 90% are needed",
+            r"found on 0 of 7 good images only \(7 not found\); at least 90% are needed",
         ),
     ],
     ids=["angles", "blank", "noise"],

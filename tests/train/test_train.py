@@ -370,11 +370,11 @@ def test_large_seeds(tmp_path: Path, parts: Path) -> None:
     "wrong", [{"crop": (0, 0, 1, 1)}, {"tiles": 2}, {"budget": 30}, {"device": 0}, {"fit": None}, {"preset": 5}]
 )
 def test_what_is_not_a_text_is_refused_by_its_name(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=f"^{next(iter(wrong))} must be a text, written as on the command line"):
+    with pytest.raises(ConfigError, match=f"^{next(iter(wrong))} must be a string, written as on the command line"):
         train("draem", "absent", **wrong)
 
 
 @pytest.mark.parametrize("name", ["settings", "donors", "track"])
 def test_a_text_in_place_of_a_list_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"{name} must be a list, not a text"):
+    with pytest.raises(ConfigError, match=f"{name} must be a list, not a string"):
         train("draem", "absent", **{name: "text"})  # type: ignore[arg-type]

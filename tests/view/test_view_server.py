@@ -222,7 +222,10 @@ def test_what_the_audit_log_cannot_hold_is_not_done(page: Page, monkeypatch: pyt
 
     monkeypatch.setattr("edgead.audit.os.write", refuse)
     status, why = page.change("pause")
-    assert (status, why) == (500, "Nothing was changed: the audit log cannot be written: No space left on device.")
+    assert (status, why) == (
+        500,
+        "Nothing was changed, because the audit log cannot be written: No space left on device.",
+    )
     assert not page.state()["paused"]
 
 

@@ -59,7 +59,7 @@ class Refusal:
     def describe(self) -> str:
         """Describe it in a line."""
         more = f" and {len(self.nodes) - 1} more" if len(self.nodes) > 1 else ""
-        return f"TensorRT {self.versions} would refuse this graph: {self.rule}: {self.nodes[0]}{more}"
+        return f"TensorRT {self.versions} would refuse this graph, because {self.rule}: {self.nodes[0]}{more}"
 
 
 @dataclass
@@ -136,17 +136,17 @@ def _has_large_k(graph: _Graph, node: NodeProto) -> bool:
 
 
 RULES: tuple[tuple[str, str, Rule], ...] = (
-    ("of every version", "bytes may go into a Cast only", _reads_bytes),
+    ("of every version", "only a Cast may read bytes", _reads_bytes),
     (
         "of every version",
-        "there are only operators of ONNX itself",
+        "operators must be those of ONNX itself",
         lambda graph, node: node.domain not in ("", "ai.onnx"),
     ),
     ("of every version", "zero points must be 0", _has_offset),
     ("of every version", "only int8 is quantised, no uint8 and no int32 bias", _is_not_int8),
     ("of every version", "scales must be constant and positive", _has_bad_scale),
     ("of every version", f"K of TopK must be constant and below {LARGEST_K}", _has_large_k),
-    ("8.x", "scale and zero point must be equally long", _has_other_length),
+    ("8.x", "scale and zero point must have the same length", _has_other_length),
     ("8.x", "Q and DQ need three inputs", lambda graph, node: node.op_type in QDQ and len(node.input) < 3),
     ("8.x", "scales must be float32", _has_half_scale),
     (

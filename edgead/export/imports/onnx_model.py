@@ -82,7 +82,10 @@ def _source_of(
     downgraded, blocking = downgrade(parsed.model)
     if blocking:
         names = ", ".join(blocking[:4])
-        options.console.say(f"the graph keeps operator set {opset_of(parsed.model)}: {OPSET} does not have {names}")
+        kept = opset_of(parsed.model)
+        options.console.say(
+            f"the graph keeps operator set {kept}, because it cannot be rewritten for {OPSET} ({names})"
+        )
     origin = _origin(path, source, parsed, opset_of(downgraded))
     return ModelSource(
         verb="import",

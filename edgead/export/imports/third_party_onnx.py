@@ -135,7 +135,7 @@ def _check_operators(model: onnx.ModelProto, path: Path) -> None:
     if own:
         raise ModelError(
             f"{path} uses operators that are not part of ONNX: {_some(own)}.\n"
-            "Export the model without them; a quantised model with QuantizeLinear and DequantizeLinear (Q/DQ)."
+            "Export the model without them, a quantised one with QuantizeLinear and DequantizeLinear (Q/DQ)."
         )
     version = opset_of(model)
     if version > defs.onnx_opset_version():

@@ -61,7 +61,7 @@ def open_triggers(
     try:
         for each in triggers:
             if not isinstance(each, str) and not (hasattr(each, "begin") and hasattr(each, "close")):
-                raise ConfigError(f"A trigger needs the methods begin and close; {type(each).__name__} has not both.")
+                raise ConfigError(f"A trigger needs the methods begin and close; {type(each).__name__} lacks one.")
             opened.append(open_trigger(each) if isinstance(each, str) else each)
             if isinstance(opened[-1], BaseTrigger):
                 opened[-1].bounced, opened[-1].say = bounced, say
@@ -106,6 +106,6 @@ def refuse_untimed(opened: Sequence[Trigger], sources: Sequence[Source]) -> None
     untimed = next((source.name for source in sources if getattr(source, "paths", ())), "")
     if untimed and len(sources) > 1 and any(isinstance(one, CameraTrigger) for one in opened):
         raise ConfigError(
-            "camera: joins the pictures of several sources by the time at which they were taken, and those of "
-            f"{untimed} are read as fast as possible. With camera:, use it as the only source."
+            "camera: joins the pictures of several sources by the time at which they were taken, but those of "
+            f"{untimed} are read as fast as possible. With camera:, it must be the only source."
         )

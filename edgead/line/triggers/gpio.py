@@ -87,7 +87,9 @@ class GpioTrigger(BaseTrigger):
                 events = self._request.read_edge_events() if self._request.wait_edge_events(TICK) else []
             except OSError as error:  # the chip was removed
                 self.ready = False
-                self.say(f"{self.name}: no more edges can be read: {error.strerror}. Restart the run when it is mended")
+                self.say(
+                    f"{self.name}: no more edges can be read: {error.strerror}. Restart the run when that is fixed"
+                )
                 return
             for event in events:
                 self._fire(event)

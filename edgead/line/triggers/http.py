@@ -137,7 +137,7 @@ class _Handler(LimitedHandler):
         if not (length.isascii() and length.isdecimal()):
             return self._answer(411, {"error": "Content-Length is missing."})
         if len(length) > 9 or int(length) > LARGEST:
-            return self._answer(413, {"error": f"The body may have {LARGEST} bytes."})
+            return self._answer(413, {"error": f"The body may have at most {LARGEST} bytes."})
         body = self.rfile.read(int(length))
         if len(body) < int(length):  # without an id, the part would be counted twice when the client repeats it
             return self._answer(400, {"error": "The body is cut short."})

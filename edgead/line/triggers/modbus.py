@@ -182,7 +182,7 @@ class ModbusTrigger(BaseTrigger):
         try:
             words = self._ask("read_holding_registers", self._options.id, self._options.id_registers)
         except ConnectionError as error:  # the part is there all the same, and the PLC waits for its answer
-            self.say(f"{self.name}: the id of a part cannot be read; it gets one of our own: {error}")
+            self.say(f"{self.name}: the id of a part cannot be read, so edgead makes one: {error}")
             return ""
         return _as_text(b"".join(word.to_bytes(2, "big") for word in words).partition(b"\0")[0]).strip()
 

@@ -74,4 +74,4 @@ def _refuse_others(path: Path) -> None:
         with path.open("rb") as file:
             begin = file.read(len(BEGINNING))
             if begin[:1] not in (b"\n", b"\0") and not BEGINNING.startswith(begin):  # a first line may be cut off
-                raise ConfigError(f"{path} holds something else than results as JSON. Name another file.")
+                raise ConfigError(f"{path} holds something other than results as JSON. Name another file.")

@@ -48,7 +48,9 @@ def as_source(source: Any, pixels: PixelFormat = COLOUR) -> Source:
     if isinstance(source, Path):
         return open_source(str(source), pixels)
     if isinstance(source, np.ndarray) and (source.ndim < 3 or (source.ndim == 3 and source.shape[2] in (1, 3, 4))):
-        raise ConfigError("This source is a single frame, and its rows are no frames. Pass [frame], or inspect(frame).")
+        raise ConfigError(
+            "This source is a single frame, and its rows are not frames. Pass [frame], or inspect(frame)."
+        )
     if hasattr(source, "__enter__") and hasattr(source, "live"):
         return refuse_without_depth(source, pixels)
     if isinstance(source, Mapping) or (isinstance(source, list | tuple) and any(_is_uri(one) for one in source)):

@@ -156,8 +156,8 @@ class V4l2Capture:
         refused = self._refused(wishes)
         if refused:
             reasons.append(
-                f"The camera {device} does not take what is asked: {'; '.join(refused)}.\n"
-                f"See what it can:  v4l2-ctl --device {device} --list-formats-ext --list-ctrls"
+                f"The camera {device} does not accept these settings: {'; '.join(refused)}.\n"
+                f"See what it supports:  v4l2-ctl --device {device} --list-formats-ext --list-ctrls"
             )
             self.release()
             return

@@ -35,8 +35,8 @@ def quantized(scale: Any = SCALE, zero: Any = ZERO, inputs: tuple[str, ...] = ("
 
 
 BROKEN: list[tuple[onnx.ModelProto, str, str]] = [
-    (graph(node("Transpose", "frames")), "of every version", "bytes may go into a Cast only"),
-    (graph(node("Swizzle", "x", domain="com.acme")), "of every version", "operators of ONNX itself"),
+    (graph(node("Transpose", "frames")), "of every version", "only a Cast may read bytes"),
+    (graph(node("Swizzle", "x", domain="com.acme")), "of every version", "those of ONNX itself"),
     (quantized(zero=INT8(3)), "of every version", "zero points must be 0"),
     (quantized(zero=np.uint8(0)), "of every version", "only int8"),
     (quantized(inputs=("x", "s")), "of every version", "only int8"),
@@ -44,7 +44,7 @@ BROKEN: list[tuple[onnx.ModelProto, str, str]] = [
     (quantized(scale=FLOAT(0)), "of every version", "positive"),
     (quantized(inputs=("x", "x", "z")), "of every version", "constant and positive"),
     (quantized(scale=np.float16(0.1)), "8.x", "scales must be float32"),
-    (quantized(scale=np.full(3, 0.1, FLOAT), zero=INT8(0)), "8.x", "equally long"),
+    (quantized(scale=np.full(3, 0.1, FLOAT), zero=INT8(0)), "8.x", "the same length"),
     (
         graph(node("DequantizeLinear", "w", "s", "z"), w=np.ones(3, INT8), s=FLOAT(0.1), z=INT8(0)),
         "8.x",
@@ -100,7 +100,7 @@ def test_export_says_what_would_be_refused(tmp_path: Path) -> None:
     onnx.save(graph(node("Gelu", "x"), node("Gelu", "x"), opset=20), tmp_path / "model.onnx")
     warn_of_refusals(tmp_path / "model.onnx", console)
     assert console.said == [
-        "TensorRT 8.6 would refuse this graph: it reads operator sets up to 17: this one is of 20",
-        "TensorRT 8.x would refuse this graph: it does not know the operator: "
+        "TensorRT 8.6 would refuse this graph, because it reads operator sets up to 17: this one is of 20",
+        "TensorRT 8.x would refuse this graph, because it does not know the operator: "
         "operator Gelu (node '/part/inner/Gelu', in part.inner) and 1 more",
     ]

@@ -102,7 +102,7 @@ class OpcuaServer(PlcSink):
         if not (options.cert or options.open or is_local(host)):
             raise ConfigError(
                 f"opcua:{at(host, port)} can be reached by other machines, which could change recipes and stop jobs.\n"
-                "Give it certificates, ?cert=FILE&key=FILE&trust=DIR; or ?open=on in a network of this line alone."
+                "Give it certificates, ?cert=FILE&key=FILE&trust=DIR, or set ?open=on in a network of this line alone."
             )
         super().__init__(f"opcua:{at(host, port)}", options)
         self._versions: dict[str, str] = {}

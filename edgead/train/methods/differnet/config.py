@@ -29,7 +29,7 @@ class DiffernetConfig(OptimisedConfig):
     backbone: str = "alexnet"
     """A classification network of torchvision, or resnet50v2."""
     layer: str = ""
-    """The layer whose features are pooled; where empty, the last that is listed for the backbone."""
+    """The layer to pool features of; if empty, the last one that is listed for the backbone."""
     scales: Count = 3
     """The image is seen at its size, at half of it, at a quarter, …"""
     blocks: Count = 8

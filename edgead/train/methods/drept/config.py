@@ -18,8 +18,8 @@ class DreptConfig(OptimisedConfig):
     step_settings: ClassVar[tuple[str, ...]] = ("steps", "removal_steps", "defect_steps")
 
     size: tuple[Count, Count] = (128, 128)
-    """Input height and width, pixels: at least 64, multiples of 8; by the shorter side, of 16 from 128 on, of 32 from
-    256 on, of 64 from 512 on."""
+    """Input height and width, pixels: at least 64 and multiples of 8; of 16, 32 or 64 if the shorter side is at least
+    128, 256 or 512."""
     batch_size: Count = 16
     """Target images in a step; and good and defective images each in a step of the defect removal."""
     steps: Annotated[int, Within(0, MOST_STEPS)] = 10_000
@@ -29,7 +29,7 @@ class DreptConfig(OptimisedConfig):
     width: Count = 64
     """Channels of the segmentation network's first level; the deepest have eight times as many."""
     source_width: Count = 64
-    """The same of the defect-removal network and its discriminator."""
+    """The same for the defect-removal network and its discriminator."""
     removal_steps: Count = 10_000
     """Optimiser steps of the defect removal, for each donor."""
     identity_weight: NotNegative = 40.0

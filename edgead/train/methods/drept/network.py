@@ -27,8 +27,8 @@ def check_size(size: tuple[int, int]) -> None:
         return
     height, width = nearest_size(size)
     raise ConfigError(
-        f"DRepT's U-Net cannot take {size[0]}x{size[1]}: both sides must be at least {SMALLEST} and multiples of 8; "
-        f"where the shorter is 128 or more of 16, from 256 on of 32, from 512 on of 64, and so on.\n"
+        f"DRepT's U-Net cannot take {size[0]}x{size[1]}: both sides must be at least {SMALLEST} and multiples of 8, "
+        f"or of 16, 32 or 64 if the shorter is at least 128, 256 or 512, and so on.\n"
         f"The nearest: --set size={height}x{width}"
     )
 

@@ -24,7 +24,7 @@ class PatchcoreConfig(MethodConfig):
     levels: tuple[Count, ...] = (2, 3)
     """Levels of the backbone whose features describe a place, from 1, ascending. The first one's places are used."""
     window: Count = 3
-    """A feature is the mean over so many places in both directions; odd."""
+    """Each feature is the mean over a square of this many places a side; odd."""
     cosine: bool = False
     """Compare directions of features (each level's scaled to length 1) instead of features as they are."""
     memory: Count = 2048

@@ -43,7 +43,7 @@ class StudentConfig(OptimisedConfig):
     backbone: Annotated[str, OneOf(("", *LEVELS))] = ""
     """Pretrained network that encodes the image and is not trained. Empty: the student learns its encoder."""
     stem: Count = 2
-    """Pixels to a cell of the first learned level, along either side: 2, 4 or 8. Not used with a backbone."""
+    """Pixels per cell of the first learned level, along each side: 2, 4 or 8. Not used with a backbone."""
     widths: tuple[Count, ...] = (16, 32, 64, 96)
     """Channels of the levels, each half as fine as the one before. Multiples of 16 fill a CPU's INT8 kernels. With a
     backbone, the first three are levels of it; those above are learned."""

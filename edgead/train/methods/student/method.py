@@ -33,7 +33,7 @@ class Student(Method):
         macs=0.27,
         published="none: as accurate as its teacher at best",
         localises="regressed map of the teacher, at 1/4 of the input's resolution",
-        needs="good images and a bundle as teacher (edgead distil); texture pictures help (--textures)",
+        needs="good images and a bundle as teacher (edgead distil); texture images help (--textures)",
     )
     Config = StudentConfig
     presets = {  # noqa: RUF012

@@ -32,7 +32,7 @@ class TransfusionConfig(OptimisedConfig):
     width: int = 64
     """Channels of the U-Net at full resolution, a multiple of 8 and of `norm_groups`. With depth, 128 is published."""
     norm_groups: Count = 32
-    """Groups of the blocks' group norms. With one channel to a group, the norm removes what the embedded time adds."""
+    """Groups of the blocks' group norms. With one channel per group, the norm removes what the embedded time adds."""
     multipliers: tuple[Count, ...] = (1, 2, 2, 2)
     """Factor on the channels from each level to the next; a level has half the resolution of the one above."""
     attention_levels: tuple[int, ...] = (2, 3)

@@ -335,8 +335,6 @@ def test_what_the_export_would_refuse_is_refused_before_the_training(
     for options, words in wrong:
         with pytest.raises((EdgeadError, OSError), match=words):
             distil(teacher.path, grey, target_ms=5, settings=("widths=8,8,8",), out=tmp_path / "run", **options)
-        with pytest.raises((EdgeadError, OSError), match=words):
-            resume(teacher.path, target_ms=5, out=tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
 
 

@@ -116,6 +116,8 @@ def distil(
     height, width = teacher.size
     fixed = (f"teacher={path}", f"teacher_digest={teacher.digest}", f"size={height}x{width}")
     configure(get_method(METHOD), "paper", (*fixed, *settings))  # errors are reported before any work
+    if bundle_out and Path(bundle_out).exists():
+        raise ConfigError(f"{bundle_out} exists already and was kept. Choose another --bundle-out.")
     if out:
         refuse_run(Path(out))
     chosen: tuple[str, ...] = ()
@@ -233,8 +235,6 @@ class _Finish:
             )
         BuildOptions(self.bundle_out, self.false_reject, to_precision_options(self.precision))
         if self.bundle_out:
-            if Path(self.bundle_out).exists():
-                raise ConfigError(f"{self.bundle_out} exists already and was kept. Choose another --bundle-out.")
             refuse_unwritable(Path(self.bundle_out).parent)
 
     def __call__(self, teacher: Path, run: Path) -> Distilled:

@@ -28,6 +28,9 @@ LEVELS: dict[str, tuple[str, str, str]] = {
 }
 """Backbone ↦ three layers, each with half the resolution of the one before. Others are named layer by layer."""
 
+SIGNED = frozenset({"resnet50v2"})
+"""Those of `LEVELS` whose levels have negative values too. The levels of the others come from a ReLU."""
+
 SILENT = 20.0
 """Seconds without an answer after which a download has failed."""
 

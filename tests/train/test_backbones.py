@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edgead.errors import CheckpointError, ConfigError
-from edgead.train.backbones import LEVELS, Backbone, centre, fold_normalisation, normalise, torchvision
+from edgead.train.backbones import LEVELS, SIGNED, Backbone, centre, fold_normalisation, normalise, torchvision
 
 
 @pytest.fixture(scope="module")
@@ -177,4 +177,6 @@ def test_real_weights_load(real_weights: Path) -> None:
         backbone.load_pretrained(real_weights / f"{file}.pth")
         changed = [key for key, value in backbone.state_dict().items() if not torch.equal(value, fresh[key])]
         assert len(changed) > 0.75 * len(fresh)
-        assert all(torch.isfinite(level).all() for level in backbone(torch.randn(1, 3, 65, 65)))
+        levels = backbone(torch.randn(1, 3, 65, 65))
+        assert all(torch.isfinite(level).all() for level in levels)
+        assert all(bool((level < 0).any()) is (name in SIGNED) for level in levels)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgead.errors import ConfigError
-from edgead.train.backbones import LEVELS, Backbone
+from edgead.train.backbones import LEVELS, SIGNED, Backbone
 from edgead.train.methods.aand.config import AandConfig
 
 TINY = 1e-8
@@ -110,10 +110,16 @@ def _halving(shapes: Sequence[tuple[int, int, int]]) -> bool:
 
 
 class Block(nn.Module):
-    """A ResNet bottleneck that halves (``stride=2``), keeps, or doubles (``double``) the resolution."""
+    """A ResNet bottleneck that halves (``stride=2``), keeps, or doubles (``double``) the resolution.
 
-    def __init__(self, inputs: int, outputs: int, inner: int, stride: int = 1, double: bool = False) -> None:
+    With ``signed``, it has no ReLU at its end.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, inner: int, stride: int = 1, double: bool = False, signed: bool = False
+    ) -> None:
         super().__init__()
+        self.signed = signed
         self.conv1, self.bn1 = nn.Conv2d(inputs, inner, 1, bias=False), nn.BatchNorm2d(inner)
         self.conv2: nn.Module = nn.Conv2d(inner, inner, 3, stride, 1, bias=False)
         self.bn2: nn.Module = nn.BatchNorm2d(inner)
@@ -131,7 +137,8 @@ class Block(nn.Module):
         y = F.relu(self.bn1(self.conv1(x)))
         y = F.relu(self.bn2(self.conv2(y)))
         resize = getattr(self, "upsample", None) or getattr(self, "downsample", None)
-        return F.relu(self.bn3(self.conv3(y)) + (x if resize is None else resize(x)))
+        out: Tensor = self.bn3(self.conv3(y)) + (x if resize is None else resize(x))
+        return out if self.signed else F.relu(out)
 
 
 class Bottleneck(nn.Module):
@@ -156,22 +163,31 @@ class Bottleneck(nn.Module):
 
 
 class Student(nn.Module):
-    """A ResNet backwards: from the bottleneck's embedding to features like the teacher's, finest level first."""
+    """A ResNet backwards: from the bottleneck's embedding to features like the teacher's, finest level first.
+
+    Where the teacher's features have negative values, a level does not end with a ReLU: the cosine of what a ReLU
+    returns with such features is at most about 0.5. Its layers then have names of their own, so that weights that were
+    trained with the ReLU do not fit.
+    """
 
     def __init__(self, widths: Sequence[int], config: AandConfig) -> None:
         super().__init__()
+        signed = config.backbone in SIGNED
+        self.layers = tuple(f"signed{number}" if signed else f"layer{number}" for number in (1, 2, 3))
         inputs = 2 * widths[-1]
-        for number, (outputs, blocks) in enumerate(zip(reversed(widths), config.student_blocks), start=1):
+        for name, outputs, blocks in zip(self.layers, reversed(widths), config.student_blocks):
             inner = round(outputs * config.student_factor)
-            first = Block(inputs, outputs, inner, double=True)
-            rest = (Block(outputs, outputs, inner) for _ in range(blocks - 1))
-            setattr(self, f"layer{number}", nn.Sequential(first, *rest))
+            last = [False] * (blocks - 1) + [signed]
+            first = Block(inputs, outputs, inner, double=True, signed=last[0])
+            rest = (Block(outputs, outputs, inner, signed=one) for one in last[1:])
+            self.add_module(name, nn.Sequential(first, *rest))
             inputs = outputs
 
     def forward(self, embedding: Tensor) -> list[Tensor]:
-        third = self.get_submodule("layer1")(embedding)
-        second = self.get_submodule("layer2")(third)
-        return [self.get_submodule("layer3")(second), second, third]
+        levels = [embedding]
+        for name in self.layers:
+            levels.append(self.get_submodule(name)(levels[-1]))
+        return levels[:0:-1]
 
 
 def _initialise(module: nn.Module) -> None:

@@ -85,7 +85,7 @@ def test_to_frame_converts_at_the_door() -> None:
     ],
 )
 def test_to_frame_refuses_the_rest(image: object) -> None:
-    with pytest.raises(DataError, match="A frame must|of this frame are masked"):
+    with pytest.raises(DataError, match=r"A frame must|of this frame are masked"):
         to_frame(image)  # type: ignore[arg-type]
 
 

@@ -283,11 +283,13 @@ def test_a_resnet_v2_teacher_halves_too() -> None:
 def test_a_student_returns_values_of_the_signs_that_its_teacher_has(backbone: str) -> None:
     """With a ReLU at its end, it could not follow features of both signs: image AUROC 45 after 1,500 steps."""
     with torch.no_grad():
-        network = small(0, f"backbone={backbone}", "size=64", "student_blocks=2,1,1").network.eval()
+        method = small(0, f"backbone={backbone}", "size=64", "student_blocks=2,1,1")
+        network = method.network.eval()
         teacher, student = network.levels(torch.randn(2, 3, 64, 64))
     for features in (*teacher, *student):
         assert bool((features < 0).any()) is (backbone in SIGNED)
     assert [features.shape for features in student] == [features.shape for features in teacher]
+    assert ("the student ends without ReLUs" in "\n".join(method.departures())) is (backbone in SIGNED)
 
 
 @pytest.mark.parametrize(

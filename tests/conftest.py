@@ -20,9 +20,12 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_seta
     cores, number = sorted(os.sched_getaffinity(0)), int(worker.removeprefix("gw"))
     os.sched_setaffinity(0, {cores[number % len(cores)]})
 
-# A shell starts what runs in the background with Ctrl-C ignored, and so would the programs be that the tests start.
+# A shell starts what runs in the background with Ctrl-C ignored, and nohup what it runs with HUP ignored. So would the
+# programs be that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import cv2
 import numpy as np

@@ -392,8 +392,7 @@ def test_ctrl_c_ends_every_verb_cleanly(
             lambda _: metrics.exists() and metrics.read_text().endswith("\n"),
         ),
         "export": (["--checkpoint", run, "--out", tmp_path / "x.edgead"], has_loaded("onnxruntime")),
-        # After the first overlays: as below, a module is imported for the first one.
-        "predict": ([bundle.path, many, "--save", overlays], lambda _: len([*overlays.rglob("*.png")]) > 5),
+        "predict": ([bundle.path, many, "--save", overlays], lambda _: overlays.exists()),
         "run": (
             [bundle.path, "--source", many, "--sink", f"jsonl:{lines}"],
             lambda _: lines.exists() and lines.stat().st_size > 500,

@@ -66,7 +66,7 @@ def train_cell(cell: Cell, run: Path, workers: int, console: Console) -> None:
     """
     entry = cell.entry
     if is_started(run):
-        find_files(cell, run, console)
+        update_paths(cell, run, console)
         resume(run, device=entry.device, workers=workers, console=console)
         return
     train(
@@ -90,8 +90,11 @@ def train_cell(cell: Cell, run: Path, workers: int, console: Console) -> None:
     )
 
 
-def find_files(cell: Cell, run: Path, console: Console) -> None:
-    """Let a started run look for its files where they are now: the cell's key says that they are the same."""
+def update_paths(cell: Cell, run: Path, console: Console) -> None:
+    """Let a started run look for its files where the sweep file names them now.
+
+    They may have moved since it was started. The cell's key says that their contents are the same.
+    """
     entry, stored = cell.entry, run_config.load_run_config(run)
     method, category = get_method(entry.method), open_again(cell.root, stored.category)
     places = {
@@ -119,7 +122,7 @@ def export_cell(cell: Cell, run: Path, precision: str, bundle: Path, console: Co
     Raises:
         GateError: the precision fails the gate.
     """
-    find_files(cell, run, console)
+    update_paths(cell, run, console)
     export(run, out=bundle, precision=precision, false_reject=cell.measuring.false_reject, force=True, console=console)
 
 

@@ -137,7 +137,7 @@ def test_a_started_run_finds_its_masks_and_donors(parts: Path, trained: Path, tm
         save_run_config(run, dataclasses.replace(old, data="/old/washer"))
         file = make_file(tmp_path, data, **{"settings": [], **fields})
         file.write_text(file.read_text().replace("draem", name))
-        stages.find_files(make_cells(read_sweep_file(file))[0], run, Listener())
+        stages.update_paths(make_cells(read_sweep_file(file))[0], run, Listener())
         found = load_run_config(run)
         assert found.data == str(data)
         if name == "drept":

@@ -58,6 +58,12 @@ def test_levels(name: str, shapes: list[tuple[int, int, int]]) -> None:
     assert Backbone(name, LEVELS[name]).shapes((257, 257)) == shapes
 
 
+@pytest.mark.parametrize("name", sorted(LEVELS))
+def test_levels_have_negative_values_where_they_are_listed(name: str) -> None:
+    levels = Backbone(name, LEVELS[name])(torch.randn(1, 3, 64, 64))
+    assert all(bool((level < 0).any()) is (name in SIGNED) for level in levels)
+
+
 def test_features_are_torchvisions_and_unused_layers_are_gone(tmp_path: Path) -> None:
     state = full_state("resnet18")
     save_file(state, tmp_path / "w.safetensors")

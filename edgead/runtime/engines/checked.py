@@ -84,15 +84,15 @@ class CheckedEngine:
         if on_device is None:
             frames = np.ascontiguousarray(frames)  # engines read the memory in place
         with self._lock:
-            if self.closed:
-                raise DeviceError(f"The engine {self.name} is closed. Load the bundle again.")
             if self._running:
                 raise DeviceError(
                     f"The engine {self.name} was interrupted by this call, from a signal handler or a finalizer.\n"
                     "Set a flag there, and inspect afterwards."
                 )
-            self._running = True
+            self._running = True  # before the next line: a handler that closes between the two must not release
             try:
+                if self.closed:
+                    raise DeviceError(f"The engine {self.name} is closed. Load the bundle again.")
                 if fits:
                     frames = self.inner.fit(frames, self._shape[:2], geometry)  # type: ignore[attr-defined]
                 if not self._singly or len(frames) == 1:

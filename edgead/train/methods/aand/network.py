@@ -165,9 +165,8 @@ class Bottleneck(nn.Module):
 class Student(nn.Module):
     """A ResNet backwards: from the bottleneck's embedding to features like the teacher's, finest level first.
 
-    Where the teacher's features have negative values, a level does not end with a ReLU: the cosine of what a ReLU
-    returns with such features is at most about 0.5. Its layers then have names of their own, so that weights that were
-    trained with the ReLU do not fit.
+    Where the teacher's features have negative values, which no ReLU returns, a level does not end with one. Its layers
+    then have names of their own, so that weights that were trained with the ReLU do not fit.
     """
 
     def __init__(self, widths: Sequence[int], config: AandConfig) -> None:

@@ -24,12 +24,13 @@ LEVELS: dict[str, tuple[str, str, str]] = {
     "resnet34": ("layer1", "layer2", "layer3"),
     "resnet50": ("layer1", "layer2", "layer3"),
     "wide_resnet50_2": ("layer1", "layer2", "layer3"),
-    "resnet50v2": ("stage1", "stage2", "stage3"),
+    "resnet50v2": ("stage2.0.relu", "stage3.0.relu", "stage3.5.relu"),
 }
-"""Backbone ↦ three layers, each with half the resolution of the one before. Others are named layer by layer."""
+"""Backbone ↦ three layers, each with half the resolution of the one before. Others are named layer by layer.
 
-SIGNED = frozenset({"resnet50v2"})
-"""Those of `LEVELS` whose levels have negative values too. The levels of the others come from a ReLU."""
+All end with a ReLU. The blocks of resnet50v2 return sums without one, so its levels are what the next block makes of
+them. Reasons: docs/adr/0069.
+"""
 
 SILENT = 20.0
 """Seconds without an answer after which a download has failed."""
@@ -79,7 +80,8 @@ class _PreActivation(nn.Module):
 class ResNet50V2(nn.Module):
     """The stem and the first three stages of the pre-activation ResNet-50 of the ONNX model zoo.
 
-    Feature widths 256, 512 and 1024 are those of ResNet-50 and Wide ResNet-50-2.
+    Feature widths 256, 512 and 1024 are those of ResNet-50 and Wide ResNet-50-2. Each block begins with a batch norm and
+    a ReLU, which the sums that blocks return have not gone through.
     """
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edgead.errors import CheckpointError, ConfigError
-from edgead.train.backbones import LEVELS, SIGNED, Backbone, centre, fold_normalisation, normalise, torchvision
+from edgead.train.backbones import LEVELS, Backbone, centre, fold_normalisation, normalise, torchvision
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,19 @@ def test_levels(name: str, shapes: list[tuple[int, int, int]]) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(LEVELS))
-def test_levels_have_negative_values_where_they_are_listed(name: str) -> None:
-    levels = Backbone(name, LEVELS[name])(torch.randn(1, 3, 64, 64))
-    assert all(bool((level < 0).any()) is (name in SIGNED) for level in levels)
+def test_levels_come_from_a_relu(name: str) -> None:
+    """AAND's student ends with ReLUs, so it cannot follow negative features: image AUROC 45 after 1,500 steps."""
+    for level in Backbone(name, LEVELS[name])(torch.randn(1, 3, 64, 64)):
+        assert (level >= 0).all()
+        assert (level > 0).any()
+
+
+@pytest.mark.parametrize("levels", [(0, 1, 2), (1, 2), (0, 1), (0,)])
+def test_weights_of_runs_on_other_levels_do_not_fit(levels: tuple[int, ...]) -> None:
+    """Runs on the sums of resnet50v2's stages would otherwise be exported with features that they never saw."""
+    sums = Backbone("resnet50v2", [f"stage{level + 1}" for level in levels])
+    now = Backbone("resnet50v2", [LEVELS["resnet50v2"][level] for level in levels])
+    assert sums.state_dict().keys() != now.state_dict().keys()
 
 
 def test_features_are_torchvisions_and_unused_layers_are_gone(tmp_path: Path) -> None:
@@ -185,4 +195,4 @@ def test_real_weights_load(real_weights: Path) -> None:
         assert len(changed) > 0.75 * len(fresh)
         levels = backbone(torch.randn(1, 3, 65, 65))
         assert all(torch.isfinite(level).all() for level in levels)
-        assert all(bool((level < 0).any()) is (name in SIGNED) for level in levels)
+        assert all((level >= 0).all() for level in levels)

@@ -20,7 +20,7 @@ from edgead.export.inference import run_reference
 from edgead.export.parity import check_parity
 from edgead.metrics import rank
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
-from edgead.train.backbones import SIGNED, normalise
+from edgead.train.backbones import normalise
 from edgead.train.configuration import configure
 from edgead.train.fit import fit
 from edgead.train.foreground import foreground_mask
@@ -277,19 +277,6 @@ def test_a_resnet_v2_teacher_halves_too() -> None:
         scores, maps = method.export_model()(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
     assert scores.shape == (1,)
     assert maps.shape == (1, 64, 64)
-
-
-@pytest.mark.parametrize("backbone", ["resnet50v2", "resnet18"])
-def test_a_student_returns_values_of_the_signs_that_its_teacher_has(backbone: str) -> None:
-    """With a ReLU at its end, it could not follow features of both signs: image AUROC 45 after 1,500 steps."""
-    with torch.no_grad():
-        method = small(0, f"backbone={backbone}", "size=64", "student_blocks=2,1,1")
-        network = method.network.eval()
-        teacher, student = network.levels(torch.randn(2, 3, 64, 64))
-    for features in (*teacher, *student):
-        assert bool((features < 0).any()) is (backbone in SIGNED)
-    assert [features.shape for features in student] == [features.shape for features in teacher]
-    assert ("the student ends without ReLUs" in "\n".join(method.departures())) is (backbone in SIGNED)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from edgead.console import Track
-from edgead.train.backbones import SIGNED
 from edgead.train.feature_cache import FeatureCache, fingerprint, float32_bytes, pays
 from edgead.train.foreground import part_of
 from edgead.train.method import WITH_REPLACEMENT, Arrays, Card, Method, Official, Stage, TrainingData
@@ -103,10 +102,6 @@ class Aand(Method):
         ]
         if self.config.foreground == "auto":
             found.append("the part is found by brightness (published: by a limit for each product)")
-        if self.config.backbone in SIGNED:
-            found.append(
-                f"the student ends without ReLUs: features of {self.config.backbone} may be negative (published: with)"
-            )
         return found
 
     def stages(self, data: TrainingData) -> list[Stage]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgead.errors import ConfigError
-from edgead.train.backbones import LEVELS, SIGNED, Backbone
+from edgead.train.backbones import LEVELS, Backbone
 from edgead.train.methods.aand.config import AandConfig
 
 TINY = 1e-8
@@ -110,16 +110,10 @@ def _halving(shapes: Sequence[tuple[int, int, int]]) -> bool:
 
 
 class Block(nn.Module):
-    """A ResNet bottleneck that halves (``stride=2``), keeps, or doubles (``double``) the resolution.
+    """A ResNet bottleneck that halves (``stride=2``), keeps, or doubles (``double``) the resolution."""
 
-    With ``signed``, it has no ReLU at its end.
-    """
-
-    def __init__(
-        self, inputs: int, outputs: int, inner: int, stride: int = 1, double: bool = False, signed: bool = False
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, inner: int, stride: int = 1, double: bool = False) -> None:
         super().__init__()
-        self.signed = signed
         self.conv1, self.bn1 = nn.Conv2d(inputs, inner, 1, bias=False), nn.BatchNorm2d(inner)
         self.conv2: nn.Module = nn.Conv2d(inner, inner, 3, stride, 1, bias=False)
         self.bn2: nn.Module = nn.BatchNorm2d(inner)
@@ -137,8 +131,7 @@ class Block(nn.Module):
         y = F.relu(self.bn1(self.conv1(x)))
         y = F.relu(self.bn2(self.conv2(y)))
         resize = getattr(self, "upsample", None) or getattr(self, "downsample", None)
-        out: Tensor = self.bn3(self.conv3(y)) + (x if resize is None else resize(x))
-        return out if self.signed else F.relu(out)
+        return F.relu(self.bn3(self.conv3(y)) + (x if resize is None else resize(x)))
 
 
 class Bottleneck(nn.Module):
@@ -163,30 +156,22 @@ class Bottleneck(nn.Module):
 
 
 class Student(nn.Module):
-    """A ResNet backwards: from the bottleneck's embedding to features like the teacher's, finest level first.
-
-    Where the teacher's features have negative values, which no ReLU returns, a level does not end with one. Its layers
-    then have names of their own, so that weights that were trained with the ReLU do not fit.
-    """
+    """A ResNet backwards: from the bottleneck's embedding to features like the teacher's, finest level first."""
 
     def __init__(self, widths: Sequence[int], config: AandConfig) -> None:
         super().__init__()
-        signed = config.backbone in SIGNED
-        self.layers = tuple(f"signed{number}" if signed else f"layer{number}" for number in (1, 2, 3))
         inputs = 2 * widths[-1]
-        for name, outputs, blocks in zip(self.layers, reversed(widths), config.student_blocks):
+        for number, (outputs, blocks) in enumerate(zip(reversed(widths), config.student_blocks), start=1):
             inner = round(outputs * config.student_factor)
-            last = [False] * (blocks - 1) + [signed]
-            first = Block(inputs, outputs, inner, double=True, signed=last[0])
-            rest = (Block(outputs, outputs, inner, signed=one) for one in last[1:])
-            self.add_module(name, nn.Sequential(first, *rest))
+            first = Block(inputs, outputs, inner, double=True)
+            rest = (Block(outputs, outputs, inner) for _ in range(blocks - 1))
+            setattr(self, f"layer{number}", nn.Sequential(first, *rest))
             inputs = outputs
 
     def forward(self, embedding: Tensor) -> list[Tensor]:
-        levels = [embedding]
-        for name in self.layers:
-            levels.append(self.get_submodule(name)(levels[-1]))
-        return levels[:0:-1]
+        third = self.get_submodule("layer1")(embedding)
+        second = self.get_submodule("layer2")(third)
+        return [self.get_submodule("layer3")(second), second, third]
 
 
 def _initialise(module: nn.Module) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgead.console import Console
 from edgead.errors import EdgeadError, PullError, describe, first_line
-from edgead.pull.place import Pulled, take_back
+from edgead.pull.place import INTERRUPTED, Pulled, take_back
 from edgead.pull.watch import Report, RunningLine, wait_for, watch
 
 BACK_WITHIN = 60.0
@@ -28,7 +28,7 @@ def hand_over(done: Pulled, line: RunningLine, link: Path, seconds: float, most:
             console.say(f"{done.bundle} decides. Watching it for {seconds / 60:g} minutes.")
             report = watch(line, done.digest, seen.counts, seconds, most, console.say)
     except (EdgeadError, KeyboardInterrupt) as error:
-        report.failed = "interrupted" if isinstance(error, KeyboardInterrupt) else first_line(error).rstrip(".")
+        report.failed = INTERRUPTED if isinstance(error, KeyboardInterrupt) else first_line(error).rstrip(".")
     if not report.failed:
         return dataclasses.replace(done, line=report)
     console.say(f"{done.bundle} failed: {report.failed}. Going back.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ VERSIONS = ".versions"
 """Suffix of the folder beside the link, with the bundles that it has pointed to."""
 LOG = "pulls.jsonl"
 """In that folder: one report a line."""
+INTERRUPTED = "interrupted"
+"""What a report says of a bundle that was taken back because its pull was interrupted."""
 
 
 @dataclass(frozen=True)
@@ -113,3 +116,22 @@ def write_log(versions: Path, done: Pulled, console: Console) -> None:
         append_line(versions / LOG, {"at": utc_now(), **done.to_dict()})
     except OSError as error:
         console.say(f"Warning: {versions / LOG} lacks this pull: {error.strerror or error}.")
+
+
+def find_failure(versions: Path, digest: str) -> str:
+    """Return when and why a bundle failed on the line the last time it was there; empty if it did not."""
+    try:
+        log = versions / LOG
+        lines = log.read_text("utf-8", "replace").splitlines() if log.is_file() else []  # a device would never end
+    except OSError:
+        return ""
+    for line in reversed([line for line in lines if digest in line]):
+        try:
+            report = json.loads(line)
+            if report["digest"] != digest or not report["line"]:
+                continue
+            why = str(report["line"]["failed"])
+            return f"{report['at']}: {why}" if why not in ("", INTERRUPTED) else ""
+        except (ValueError, LookupError, TypeError):  # a line that a power failure has cut
+            continue
+    return ""

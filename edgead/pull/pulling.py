@@ -19,7 +19,7 @@ from edgead.errors import BundleError, ConfigError, PullError, RolledBackError, 
 from edgead.files import file_lock, sha256
 from edgead.pull.download import Folder
 from edgead.pull.on_the_line import hand_over
-from edgead.pull.place import VERSIONS, Pulled, check_link, point, remove_older, to_disk, write_log
+from edgead.pull.place import VERSIONS, Pulled, check_link, find_failure, point, remove_older, to_disk, write_log
 from edgead.pull.watch import RunningLine
 from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import check_golden, require_agreement
@@ -59,7 +59,7 @@ def pull(
         ca: file of the certificates to trust in place of the system's.
         max_size: most MB of all files.
         engine: see `edgead.load`; runs the golden frames.
-        force: also take an older bundle, and one of another category.
+        force: also take an older bundle, one of another category, and one that has failed on the line before.
         pid: process of the line, or a file with its number; empty if none runs.
         metrics, metrics_token: see `edgead.runtime.run.run`; of the line.
         watch_minutes: how long the line is watched.
@@ -72,7 +72,7 @@ def pull(
         BundleError: not signed by a trusted key, or damaged.
         ConfigError: no trusted key, a line that cannot be watched, or a number outside its limits.
         DeviceError: the golden frames fail here. The link is unchanged after this and the other errors above.
-        RolledBackError: it failed on the line. The link points to the one before again.
+        RolledBackError: it failed on the line, now or in an earlier pull. The link points to the one before.
     """
     console, link = console or Console(), Path(to)
     trusted = read_trust(trust)
@@ -140,8 +140,14 @@ def _bring(
     if there and before == target.resolve():
         console.say(f"{manifest.name} is in place already.")
         return done
-    if before and not force:
-        _refuse_unlike(manifest, before)
+    if not force:
+        if failure := find_failure(versions, manifest.digest):
+            raise RolledBackError(
+                f"{manifest.name} failed on the line, {failure}.\n"
+                "It is not taken again before the server has another one. To take it all the same, add --force."
+            )
+        if before:
+            _refuse_unlike(manifest, before)
     if not there:
         part = versions / f".{manifest.digest[:16]}.part"
         _fetch(source, manifest, part, console)

@@ -80,8 +80,8 @@ class _PreActivation(nn.Module):
 class ResNet50V2(nn.Module):
     """The stem and the first three stages of the pre-activation ResNet-50 of the ONNX model zoo.
 
-    Feature widths 256, 512 and 1024 are those of ResNet-50 and Wide ResNet-50-2. Each block begins with a batch norm and
-    a ReLU, which the sums that blocks return have not gone through.
+    Feature widths 256, 512 and 1024 are those of ResNet-50 and Wide ResNet-50-2. Each block begins with a batch norm
+    and a ReLU, and returns a sum that has gone through neither.
     """
 
     def __init__(self) -> None:

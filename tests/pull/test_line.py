@@ -24,6 +24,7 @@ from test_pull import change
 import edgead
 from edgead.errors import PullError, RolledBackError
 from edgead.pull import Pulled, on_the_line, pull, watch
+from edgead.pull.place import find_failure
 from edgead.pull.watch import Counts, judge
 from edgead.signatures.keys import new_key
 
@@ -134,10 +135,18 @@ def test_a_line_takes_good_bundles_and_goes_back_from_bad_ones(cell: Cell) -> No
         cell.pull("other")
     assert cell.deciding() == good == digest_of(cell.link)
 
-    log = (cell.link.with_name("current.edgead.versions") / "pulls.jsonl").read_text().splitlines()
+    pulls = cell.link.with_name("current.edgead.versions") / "pulls.jsonl"
+    log = pulls.read_text().splitlines()
     assert [bool(json.loads(line)["line"]["failed"]) for line in log] == [False, True, True]
     with pytest.raises(PullError, match="No line answers"):
         cell.pull("bad", metrics=str(free_port()))
+    for name, why in {"bad": "results are FAIL", "other": "the line refused it"}.items():  # as a timer does
+        with pytest.raises(RolledBackError, match=rf"(?s){name} failed on the line, 20\d\d-.*{why}.*--force"):
+            cell.pull(name)
+    assert pulls.read_text().splitlines() == log
+    with pytest.raises(RolledBackError, match=r"(?s)results are FAIL.*in its place"):
+        cell.pull("bad", watch_minutes=10.0, force=True)
+    assert cell.deciding() == good == digest_of(cell.link)
     cell.process.send_signal(signal.SIGTERM)
     output, _ = cell.process.communicate(timeout=60)
     assert cell.process.returncode == 0, output
@@ -146,6 +155,23 @@ def test_a_line_takes_good_bundles_and_goes_back_from_bad_ones(cell: Cell) -> No
     assert numbers == sorted(set(numbers))
     assert {line["bundle"] for line in lines} == {"first", "good", "bad"}
     assert not [line for line in lines if line["verdict"] == "UNKNOWN"]
+
+
+def test_the_last_report_of_a_bundle_says_whether_it_failed(tmp_path: Path) -> None:
+    def report(digest: str, failed: str | None) -> str:
+        line = None if failed is None else {"failed": failed}
+        return json.dumps({"at": "2026-01-02T03:04:05Z", "digest": digest, "line": line})
+
+    def found(*lines: str) -> str:
+        (tmp_path / "pulls.jsonl").write_text("\n".join(lines))
+        return find_failure(tmp_path, "aa")
+
+    assert find_failure(tmp_path, "aa") == ""
+    failed = report("aa", "it was late")
+    assert found(failed) == "2026-01-02T03:04:05Z: it was late"
+    assert found(failed, report("bb", ""), report("aa", None), '{"digest": "aa", "li').endswith("it was late")
+    assert found(failed, report("aa", "")) == found(report("aa", "interrupted")) == found(report("bb", "late")) == ""
+    assert found('{"digest": "aa"}', '{"digest": "aa", "line": 3}', "[]", '"aa"') == ""
 
 
 @pytest.mark.slow

@@ -184,7 +184,7 @@ class Folder:
             reason = getattr(error, "reason", error)
             if isinstance(reason, ssl.SSLCertVerificationError):
                 raise PullError(
-                    f"{redact(self.url)} is not who it says: {reason.verify_message}.\n"
+                    f"The certificate of {redact(self.url)} is refused: {reason.verify_message}.\n"
                     + remedy(reason, "Trust the maker of its certificate with:  --ca FILE")
                 ) from error
             raise _Broken(f"no connection ({reason or type(error).__name__})") from error

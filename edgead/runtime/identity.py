@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler of the host may ask for one while this is held
 _newest = 0
 
 

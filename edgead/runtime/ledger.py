@@ -67,11 +67,12 @@ class Ledger:
     """Counts frames: ``captured = inferred + dropped (by cause) + in flight`` at any moment.
 
     The four are counted independently, so the equation is a check. `inferred` counts results: PASS, FAIL and UNKNOWN,
-    also an UNKNOWN without inference; its cause is counted too. Thread-safe.
+    also an UNKNOWN without inference; its cause is counted too. Thread-safe. A signal handler may read it, without the
+    frame that was just being counted.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler of the host may ask while this is held
         self._accounts: dict[str, Account] = {}
         self._speed = Speed()
 

@@ -22,7 +22,9 @@ from level_bundle import (
 from edgead.bundle import Bundle
 from edgead.decision import Verdict
 from edgead.errors import DeviceError
+from edgead.runtime.identity import new_id
 from edgead.runtime.inspector import Inspector
+from edgead.runtime.ledger import Ledger
 
 
 def in_threads(work: Callable[[int], None], count: int = 4) -> None:
@@ -157,6 +159,27 @@ def test_a_signal_handler_that_inspects_does_not_wait_for_itself(
         inspector.inspect(frame_of(0))
     on_signal.clear()
     assert inspector.inspect(frame_of(0)).verdict is Verdict.PASS
+
+
+def test_a_signal_handler_reads_the_ledger_while_it_counts(on_signal: list[Callable[[], object]]) -> None:
+    """It waited for the lock that its own thread held, for ever."""
+    ledger = Ledger()
+    seen: list[int] = []
+    on_signal += [lambda: seen.append(ledger.snapshot()["captured"]), new_id, ledger.to_prometheus]
+    seconds = 0.0002
+    before = signal.signal(signal.SIGPROF, lambda *_: signal.raise_signal(signal.SIGTERM))
+    signal.setitimer(signal.ITIMER_PROF, seconds, seconds)
+    try:
+        until = time.process_time() + 0.5
+        while time.process_time() < until:
+            ledger.enter("a")
+            ledger.drop("a", "queue full")
+            new_id()
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+    assert seen == sorted(seen)
+    assert len(seen) > 10
 
 
 def test_a_decision_is_made_by_one_threshold(first: Bundle) -> None:

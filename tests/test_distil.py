@@ -129,6 +129,7 @@ class Stopping(Recording):
         yield advance
 
 
+@pytest.mark.long
 def test_a_stopped_distillation_is_finished(
     distilled: tuple[Path, Path, str], teacher: Bundle, grey: Path, tmp_path: Path
 ) -> None:

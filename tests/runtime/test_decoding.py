@@ -111,7 +111,14 @@ def with_lengths(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "seed"), [("CAVLC", 0), ("CAVLC", 1), ("B frames", 2), ("HEVC", 3), ("HEVC B frames", 4)]
+    ("name", "seed"),
+    [
+        ("CAVLC", 0),
+        ("CAVLC", 1),
+        ("B frames", 2),
+        pytest.param("HEVC", 3, marks=pytest.mark.long),
+        pytest.param("HEVC B frames", 4, marks=pytest.mark.long),
+    ],
 )
 def test_rtp_packets_that_are_lost_are_heard_of(name: str, seed: int) -> None:
     packets, codec = videos.encode(name, 96)

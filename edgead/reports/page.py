@@ -114,11 +114,12 @@ def pretty(value: Any) -> str:
 
 
 def describe_device(machine: Mapping[str, Any] | None) -> str:
-    """Return the device that a machine's record names: its accelerator, or processor and cores."""
+    """Return processor and cores of a machine's record, and its accelerator: the engine is on one of them."""
     if not machine:
         return "unknown"
-    if accelerator := machine.get("accelerator"):
-        return str(accelerator).splitlines()[0].partition(",")[0]
     cores = machine.get("usable_cores") or machine.get("cores")
     cpu = str(machine.get("cpu") or "unknown processor").replace("(R)", "").replace("(TM)", "")
-    return f"{cpu}, {cores} core{'' if cores == 1 else 's'}" if cores else cpu
+    found = f"{cpu}, {cores} core{'' if cores == 1 else 's'}" if cores else cpu
+    if accelerator := machine.get("accelerator"):
+        found += f", {str(accelerator).splitlines()[0].partition(',')[0]}"
+    return found

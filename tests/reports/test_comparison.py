@@ -17,7 +17,7 @@ from edgead.decision import Threshold
 from edgead.errors import ConfigError, DataError
 from edgead.reports.build import report
 from edgead.reports.comparison import compare
-from edgead.reports.page import when
+from edgead.reports.page import describe_device, when
 from edgead.reports.pareto import draw
 from edgead.reports.points import ALL, PEER, PUBLISHED, Point, front, read_points
 from edgead.schema import SchemaError
@@ -251,3 +251,20 @@ def test_a_recorded_benchmark_is_rebuilt(tmp_path: Path) -> None:
     assert text.index("Decisions at the bundle") < text.index("<h2>Accuracy") < text.index("<h2>Latency</h2>")
     assert re.search(r"100\.0 \(40–100\)", text)  # rejected good parts, with their interval
     assert "more than the threshold promises" in text
+
+
+@pytest.mark.parametrize(
+    ("machine", "described"),
+    [
+        ({"cpu": "Intel(R) Xeon(R) Gold", "usable_cores": 1, "cores": 2}, "Intel Xeon Gold, 1 core"),
+        (
+            {"cpu": "AMD EPYC", "cores": 16, "accelerator": "NVIDIA H200, 570.1\nother"},
+            "AMD EPYC, 16 cores, NVIDIA H200",
+        ),
+        ({"accelerator": "Orin, 540.4"}, "unknown processor, Orin"),
+        ({}, "unknown"),
+    ],
+)
+def test_a_device_is_named_by_processor_and_accelerator(machine: dict[str, object], described: str) -> None:
+    """With the accelerator alone, two machines with the same one were taken for one, and a CPU's time for the GPU's."""
+    assert describe_device(machine) == described

@@ -296,12 +296,24 @@ class Parts:
     def _joined(self, source: str, made: float, tolerance: float) -> Part | None:
         """Return the part that a frame was made together with, or a new part; None where that part is answered."""
         together = [part for part in self._latest if not part.owes_nothing(source) and abs(made - part.at) <= tolerance]
-        part = min(together, key=lambda each: abs(made - each.at)) if together else self._open_part("", made)
+        part = min(together, key=lambda each: abs(made - each.at)) if together else self._open_pictured(source, made)
         self._pass_by(source, (each for each in reversed(self._open) if each.at < part.at))
         if part.lacks(source):
             return part
         part.leave_out(source)
         return None
+
+    def _open_pictured(self, source: str, made: float) -> Part:
+        """Open the part of a picture. If the time of the part is already over, the picture was read too late."""
+        part, age = self._open_part("", made), time.monotonic() - made
+        if part.overdue(made + age) >= 0 and part.answer is None:
+            reason = (
+                f"the picture of the camera {source} was read {age * 1e3:.0f} ms after it was taken, "
+                f"as far as is known, and within is {self.rules.within:g} ms"
+            )
+            part.answer = part.inspector.judge(Captured(None, reason, source, None, part.at, cause="stale"))
+            self._settle()
+        return part
 
     def _conclude(self, part: Part) -> None:
         """Answer a part whose answer is certain, or cannot become certain any more."""

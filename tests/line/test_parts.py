@@ -407,6 +407,18 @@ def test_each_picture_of_a_camera_that_the_line_fires_is_a_part(inspector: Inspe
     assert len({one.part_id for one in bench.results}) == 5
 
 
+def test_a_picture_that_is_older_than_the_time_of_its_part_is_stale(inspector: Inspector) -> None:
+    """It was `late`, with the advice to look for a busy computer: nobody looked at the camera or its network."""
+    camera = Hand()
+    with running(inspector, Parts(PartRules(within=500), ["camera:"]), [camera]) as bench:
+        camera.show(GOOD, time.monotonic() - 1.5)
+        [answer] = bench.wait(1)
+        camera.show(GOOD)
+        assert bench.wait(2)[1].verdict is PASS
+    assert (answer.verdict, answer.cause, answer.source_id) == (UNKNOWN, "stale", "front")
+    assert re.search(r"read 1\d{3} ms after it was taken, as far as is known, and within is 500 ms", answer.reason)
+
+
 def test_parts_leave_in_the_order_of_their_pictures_though_one_camera_is_quicker(inspector: Inspector) -> None:
     """The part before left after this one: a PLC that counts parts took one PASS for the other's FAIL."""
     quick, slow = Hand("quick"), Hand("slow")

@@ -86,7 +86,7 @@ class Handshake:
         self._shown = Snapshot(session=self.session, sequence=secrets.randbelow(LAST) + 1)
         self._shown_at = self._until = 0.0  # the verdict is shown from when until when
         self._sent = self._acknowledged = True
-        self._beat_at, self._heartbeat = 0.0, 0
+        self._beat_at, self._heartbeat = time.monotonic(), 0
         self._counts: Counter[Verdict] = Counter()
         self._wrong = 0
         self._closed = self._camera_reported = False
@@ -213,8 +213,10 @@ class Handshake:
             now = time.monotonic()
             stalled = self._idle is not None and self._idle() > self.timing.stall_ms / 1e3
             valid = self._idle is not None and not stalled and not self._closed
-            if valid and now - self._beat_at >= self.timing.heartbeat_ms / 1e3:
-                self._heartbeat, self._beat_at = (self._heartbeat + 1) % (LAST + 1), now
+            if valid:
+                beats = int((now - self._beat_at) * 1e3 / self.timing.heartbeat_ms)
+                self._beat_at += beats * self.timing.heartbeat_ms / 1e3
+                self._heartbeat = (self._heartbeat + beats) % (LAST + 1)
             is_over = now >= self._until or standstill.since(self._shown_at) * 1e3 >= self.timing.hold_ms
             shown = valid and not is_over
             status = self._shown.status

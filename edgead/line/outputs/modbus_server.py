@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
+import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from edgead.errors import ConfigError, require
+from edgead.errors import ConfigError
 from edgead.line.outputs.address import at, split_address
 from edgead.line.outputs.event_loop import EventLoop
 from edgead.line.outputs.handshake import PlcSink, Timing
-from edgead.line.outputs.library_logs import quiet
 from edgead.line.outputs.register_map import ACKNOWLEDGE, SIZE, to_registers
 
 PORT = 502
-FUNCTIONS = (3, 4, 6, 16)
-"""Codes: read holding and input registers; write one and several holding registers. The last two also read back."""
+READ_HOLDING, READ_INPUT, WRITE_ONE, WRITE_SEVERAL = 3, 4, 6, 16
+"""Function codes."""
+FUNCTIONS = (READ_HOLDING, READ_INPUT, WRITE_ONE, WRITE_SEVERAL)
+ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE = 1, 2, 3
+"""Exception codes."""
+HEADER = struct.Struct(">HHHB")
+"""Of each message in TCP: transaction, protocol (0), number of bytes that follow (unit included), unit."""
 
 
 @dataclass(frozen=True)
@@ -67,44 +73,17 @@ class ModbusServer(PlcSink):
 
     Raises:
         ConfigError: it cannot listen there.
-        MissingDependencyError: pymodbus is not installed.
     """
 
     def __init__(self, host: str, port: int, options: ServerOptions | None = None) -> None:
-        server: Any = require("pymodbus.server", "modbus")
-        simulator: Any = require("pymodbus.simulator", "modbus")
-        codes: Any = require("pymodbus.constants", "modbus").ExcCodes
-        quiet("pymodbus")
         options = options or ServerOptions()
         super().__init__(f"modbus-server:{at(host, port)}", options)
-        base, registers = options.base, simulator.DataType.REGISTERS
-
-        async def access(
-            function: int, start: int, address: int, count: int, words: list[int], given: list[int] | None
-        ) -> Any:
-            """Answer one request: see the `action` of pymodbus's `SimDevice`."""
-            if function not in FUNCTIONS:
-                return codes.ILLEGAL_FUNCTION
-            if given:  # pymodbus has refused all registers but this one
-                self.handshake.acknowledge(given[0])
-            else:
-                words[: ACKNOWLEDGE.address] = to_registers(self.handshake.snapshot())
-            return None
-
-        async def listen() -> Any:
-            data = [
-                simulator.SimData(base, values=[0] * ACKNOWLEDGE.address, datatype=registers, readonly=True),
-                simulator.SimData(base + ACKNOWLEDGE.address, values=[0], datatype=registers),
-            ]
-            device = simulator.SimDevice(0, data, action=access)
-            opened = server.ModbusTcpServer(device, address=(host, self.port))
-            await opened.serve_forever(background=True)
-            return opened
-
+        self._base, self._written = options.base, 0
         self._loop = EventLoop("modbus-server")
         with held_port(host, port) as self.port:
             try:
-                self._server = self._loop.run(listen(), 5.0)
+                listening = self._loop.loop.create_server(lambda: _Connection(self._answer), host, self.port)
+                self._server = self._loop.run(listening, 5.0)
             except Exception as error:
                 self._loop.close()
                 raise ConfigError(f"{self.name} cannot be opened: {why_no_listening(host, self.port)}.") from error
@@ -113,7 +92,80 @@ class ModbusServer(PlcSink):
 
     def close(self) -> None:
         self.handshake.close()
-        self._loop.close(self._server.shutdown)
+        self._loop.close(self._stop_listening)
+
+    async def _stop_listening(self) -> None:
+        self._server.close()
+
+    def _answer(self, request: bytes) -> bytes:
+        """Return the answer to a request: function code and data of each."""
+        function = request[0]
+        if function not in FUNCTIONS:
+            return bytes([function | 0x80, ILLEGAL_FUNCTION])
+        try:
+            address, count, values = _parsed(request)
+        except (struct.error, ValueError):
+            return bytes([function | 0x80, ILLEGAL_VALUE])
+        first = address - self._base
+        if not (ACKNOWLEDGE.address if values else 0) <= first <= SIZE - count:
+            return bytes([function | 0x80, ILLEGAL_ADDRESS])
+        if values:
+            self._written = values[0]
+            self.handshake.acknowledge(values[0])
+            return request[:5]
+        registers = [*to_registers(self.handshake.snapshot()), self._written][first : first + count]
+        return struct.pack(f">BB{count}H", function, 2 * count, *registers)
+
+
+def _parsed(request: bytes) -> tuple[int, int, tuple[int, ...]]:
+    """Return address, number of registers, and the values to write, none of a request that reads.
+
+    Raises:
+        struct.error, ValueError: the request has another length, or the number of registers is wrong.
+    """
+    function, address, number = struct.unpack_from(">BHH", request)
+    count, values = number, request[5:]
+    if function == WRITE_ONE:
+        count, values = 1, request[3:]
+    elif function == WRITE_SEVERAL:
+        size, values = request[5:6], request[6:]
+        if len(values) != 2 * count or size != bytes([2 * count]):
+            raise ValueError(size)
+    if not 1 <= count <= 125 or (function in (READ_HOLDING, READ_INPUT) and values):
+        raise ValueError(count)
+    return address, count, struct.unpack(f">{count if values else 0}H", values)
+
+
+class _Connection(asyncio.Protocol):
+    """Answers the requests of one client in their order, however TCP cuts them.
+
+    Args:
+        answer: see `ModbusServer._answer`.
+    """
+
+    def __init__(self, answer: Callable[[bytes], bytes]) -> None:
+        self._answer, self._received = answer, b""
+        self._transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while len(self._received) >= HEADER.size and not self._transport.is_closing():
+            transaction, protocol, length, unit = HEADER.unpack_from(self._received)
+            if protocol != 0 or not 2 <= length <= 254:
+                self._transport.close()  # another protocol: no later byte can be understood either
+                return
+            end = HEADER.size - 1 + length
+            if len(self._received) < end:
+                return
+            request, self._received = self._received[HEADER.size : end], self._received[end:]
+            answer = self._answer(request)
+            self._transport.write(HEADER.pack(transaction, 0, len(answer) + 1, unit) + answer)
+
+    def pause_writing(self) -> None:
+        self._transport.abort()  # some 500 answers wait: this client reads none
 
 
 @contextlib.contextmanager

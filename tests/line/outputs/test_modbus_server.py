@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -133,6 +137,79 @@ def test_a_reader_that_hangs_up_or_sends_nonsense_disturbs_nobody(server: Modbus
     with closing(connect(server)) as another:
         another.socket.sendall(b"\0\1\0\0\0\6\1\3\0")  # half a request
         assert not client.read_holding_registers(0, count=SIZE).isError()
+
+
+def test_requests_are_answered_in_order_however_they_are_cut(server: ModbusServer) -> None:
+    """Several requests in one segment, as of a client that does not wait, and one request in two segments."""
+    Writing(server.write, make_result(Verdict.FAIL))
+    wait_until(lambda: server.handshake.awaits())
+    sequence = server.handshake.snapshot().sequence
+    acknowledge = adu(2, struct.pack(">BHH", 6, ACKNOWLEDGE.address, sequence))
+    read = struct.pack(">BHH", 3, 6, 1)
+    with raw(server) as client:
+        client.sendall(adu(1, read) + acknowledge + adu(3, read)[:9])
+        answers = [reply_of(client) for _ in range(2)]
+        client.sendall(adu(3, read)[9:])
+        answers.append(reply_of(client))
+    assert answers == [(1, b"\3\2\0\2"), (2, acknowledge[7:]), (3, b"\3\2\0\0")]
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (struct.pack(">BHH", 3, 0, 0), 3),
+        (struct.pack(">BHH", 4, 0, 126), 3),
+        (struct.pack(">BHH", 3, 65535, 2), 2),
+        (struct.pack(">BHHB", 16, ACKNOWLEDGE.address, 0, 0), 3),
+        (struct.pack(">BHHBH", 16, ACKNOWLEDGE.address, 1, 4, 1), 3),
+        (struct.pack(">BH", 3, 0), 3),
+        (struct.pack(">BHH", 16, ACKNOWLEDGE.address, 1), 3),
+        (struct.pack(">BHHH", 6, ACKNOWLEDGE.address, 1, 1), 3),
+        (struct.pack(">BHHHHBH", 23, 0, 1, ACKNOWLEDGE.address, 1, 2, 1), 1),
+        (b"\x2b\x0e\1\0", 1),
+    ],
+)
+def test_a_wrong_request_has_the_exception_of_the_protocol(server: ModbusServer, request_: bytes, code: int) -> None:
+    with raw(server) as client:
+        client.sendall(adu(7, request_))
+        assert reply_of(client) == (7, bytes([request_[0] | 0x80, code]))
+
+
+@pytest.mark.parametrize("sent", [b"GET / HTTP/1.0\r\n\r\n", struct.pack(">HHHB", 1, 0, 300, 1)])
+def test_a_client_of_another_protocol_is_disconnected(server: ModbusServer, sent: bytes) -> None:
+    with raw(server) as client:
+        client.sendall(sent)
+        assert client.recv(10) == b""
+
+
+def test_a_client_that_reads_no_answers_is_disconnected(server: ModbusServer) -> None:
+    requests = adu(1, struct.pack(">BHH", 3, 0, SIZE)) * 100_000
+    server._loop.loop.limits = replace(server._loop.loop.limits, rate=1 << 30, unanswered=1 << 30)
+    with raw(server) as client:
+        with contextlib.suppress(ConnectionError):
+            client.sendall(requests)
+        wait_until(lambda: not server._loop.loop.connections)
+
+
+def test_the_heartbeat_counts_time_and_not_requests(server: ModbusServer, client: Any) -> None:
+    server.begin(lambda: 0.0)
+    first = client.read_holding_registers(2).registers[0]
+    server.handshake._beat_at -= 10.0  # as if the PLC had not asked for 10 s
+    assert 100 <= client.read_holding_registers(2).registers[0] - first <= 110
+
+
+def raw(server: ModbusServer) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), 3.0)
+
+
+def adu(transaction: int, pdu: bytes) -> bytes:
+    return struct.pack(">HHHB", transaction, 0, len(pdu) + 1, 1) + pdu
+
+
+def reply_of(client: socket.socket) -> tuple[int, bytes]:
+    """Return transaction and PDU of the next answer."""
+    transaction, _, length, _ = struct.unpack(">HHHB", client.recv(7, socket.MSG_WAITALL))
+    return transaction, client.recv(length - 1, socket.MSG_WAITALL)
 
 
 def test_the_map_has_a_base() -> None:

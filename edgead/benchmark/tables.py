@@ -164,7 +164,9 @@ def operating_notes(rows: Sequence[Row]) -> list[str]:
                 f"that reject at most {shares} of these good images may reject up to {limits} of new ones."
             )
     if any(row.comparison and row.comparison.indistinguishable for row in rows):
-        notes[""] = f"{ALIKE}: indistinguishable from the best row on the same images (95 %, paired, DeLong)."
+        notes[""] = (
+            f"{ALIKE}: indistinguishable from the best row on the same images (95 %, all pairs together, DeLong)."
+        )
     return [*notes.values()]
 
 

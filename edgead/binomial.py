@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from bisect import bisect_left, bisect_right
 
 CONFIDENCE = 0.95
 """Confidence of every interval and limit that is reported."""
@@ -37,6 +38,30 @@ def interval(failures: int, trials: int, confidence: float = CONFIDENCE) -> tupl
     """Return the two-sided Clopper–Pearson interval of a rate."""
     one_sided = (1 + confidence) / 2
     return 1 - upper_limit(trials - failures, trials, one_sided), upper_limit(failures, trials, one_sided)
+
+
+def quantile_ranks(trials: int, share: float, confidence: float = CONFIDENCE) -> tuple[int, int] | None:
+    """Return which two of sorted values a quantile of their distribution lies between, whatever the distribution.
+
+    The number of values below the quantile has a binomial distribution.
+
+    Args:
+        trials: number of independent values, at least 1.
+        share: of the quantile, between 0 and 1, both excluded.
+        confidence: that it lies there, at least.
+
+    Returns:
+        The places, from 1 to `trials`. None if there are too few values: even the largest or the smallest one is not
+        beyond the quantile with this confidence.
+    """
+
+    def at_most(count: int) -> float:
+        return _at_most(count, trials, share)
+
+    tail = (1 - confidence) / 2
+    low = bisect_right(range(trials), tail, key=at_most)
+    high = bisect_left(range(trials), 1 - tail, key=at_most) + 1
+    return (low, high) if low >= 1 and high <= trials else None
 
 
 def at_least_as_many(count: int, new: int, above: int, held_out: int) -> float:

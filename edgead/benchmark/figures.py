@@ -62,6 +62,8 @@ class KindFigures:
 class Comparison:
     """A row compared with the row of the highest image AUROC on the same images, DeLong's paired test.
 
+    The best of several bundles leads by chance alone: the intervals hold together for all pairs of bundles.
+
     Attributes:
         best: bundle and engine of that row.
         difference, interval: this row's image AUROC minus the best row's.
@@ -78,8 +80,8 @@ class Comparison:
 class LatencyIntervals:
     """95 % intervals of the whole call's percentiles, milliseconds. A percentile with too few calls has none."""
 
-    p50: Times
-    p90: Times
+    p50: Times | None = left_out()
+    p90: Times | None = left_out()
     p99: Times | None = left_out()
     p999: Times | None = left_out("p99.9")
 

@@ -29,8 +29,8 @@ from edgead.runtime.result import Result
 STAGES = ("fit", "infer", "post", "total")
 """Keys of `Result.latency_ms` for a frame that did not wait."""
 WARM_UP_ROUNDS = 3
-FEWEST_BEYOND = 1
-"""Calls that must be slower than a percentile for it to be reported with an interval: p99.9 needs 1,000 calls."""
+FEWEST = 1000
+"""Calls from which p99.9 is reported."""
 MLPERF_QUERIES, MLPERF_SECONDS = 1024, 60.0
 """Least queries and duration of MLPerf Inference's single-stream scenario."""
 
@@ -121,20 +121,15 @@ def _make_mask(result: Result) -> None:
 def percentiles(times: Sequence[float]) -> Percentiles:
     """Return p50, p90 and p99 of times, and p99.9 of a thousand or more."""
     p50, p90, p99, p999 = (round(float(np.percentile(times, share)), 4) for share in (50, 90, 99, 99.9))
-    return Percentiles(p50, p90, p99, p999 if _reaches(times, 99.9) else None)
-
-
-def _reaches(times: Sequence[float], share: float) -> bool:
-    return len(times) * (100 - share) / 100 >= FEWEST_BEYOND - 1e-9
+    return Percentiles(p50, p90, p99, p999 if len(times) >= FEWEST else None)
 
 
 def _intervals(times: Sequence[float]) -> LatencyIntervals:
-    def interval(share: float) -> tuple[float, float]:
-        low, high = latency_interval(times, share)
-        return round(low, 4), round(high, 4)
+    def interval(share: float) -> tuple[float, float] | None:
+        found = latency_interval(times, share)
+        return found and (round(found[0], 4), round(found[1], 4))
 
-    p99, p999 = (interval(share) if _reaches(times, share) else None for share in (99, 99.9))
-    return LatencyIntervals(interval(50), interval(90), p99, p999)
+    return LatencyIntervals(*map(interval, (50, 90, 99, 99.9)))
 
 
 def _summary(times: Times, began: ProcessorTimes | None, ended: ProcessorTimes | None) -> Latency:

@@ -20,8 +20,9 @@ def check_promise(threshold: Threshold, failed: int, good: int, scores: Sequence
         threshold: the bundle's own.
         failed: number of rejected good test images.
         good: number of good test images.
-        scores: of the held-out good images. If fewer are above the threshold than its promise allows, because
-            `edgead review` has raised it or scores are equal, few false rejects contradict nothing.
+        scores: of the held-out good images. If the threshold is above the score that its promise follows from,
+            because `edgead review` has raised it, or several scores are equal to it, few false rejects contradict
+            nothing.
 
     Returns:
         The promise, with the probability under it of a count at least as extreme. None for a threshold without a
@@ -32,7 +33,9 @@ def check_promise(threshold: Threshold, failed: int, good: int, scores: Sequence
         return None
     as_many = at_least_as_many(failed, good, above, held_out)
     as_few = 1 - at_least_as_many(failed + 1, good, above, held_out)
-    if scores and sum(score > threshold.value for score in scores) < above:
+    if scores and not sum(each > threshold.value for each in scores) == above < sum(
+        each >= threshold.value for each in scores
+    ):
         as_few = 1.0
     warning = ""
     if as_many < SIGNIFICANT:

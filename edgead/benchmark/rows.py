@@ -94,17 +94,23 @@ def tell_apart(rows: Sequence[Row], paths: Sequence[Path]) -> list[Row]:
 
 
 def compare(rows: Sequence[Row], accuracies: Sequence[Accuracy]) -> tuple[Row, ...]:
-    """Compare each row with the row of the highest image AUROC among those on the same images."""
+    """Compare each row with the row of the highest image AUROC among those on the same images.
+
+    The best is chosen by the figures that are compared, so each pair of bundles counts; engines decide alike.
+    """
     groups: dict[tuple[Path, ...], list[int]] = {}
     for index, accuracy in enumerate(accuracies):
         groups.setdefault(tuple(sample.path for sample in accuracy.samples), []).append(index)
     found = list(rows)
     for members in groups.values():
         best = max(members, key=lambda index: rows[index].metrics.image_auroc)
+        bundles = len({rows[index].bundle for index in members})
+        pairs = max(1, bundles * (bundles - 1) // 2)
         labels = [sample.anomalous for sample in accuracies[best].samples]
         for index in members:
             if index != best:
-                difference, interval = auroc_difference(labels, accuracies[index].scores, accuracies[best].scores)
+                scores, highest = accuracies[index].scores, accuracies[best].scores
+                difference, interval = auroc_difference(labels, scores, highest, pairs)
                 name = f"{rows[best].bundle} on {rows[best].engine}"
                 same = interval[0] <= 0 <= interval[1]
                 found[index] = replace(rows[index], comparison=Comparison(name, difference, interval, same))

@@ -153,18 +153,24 @@ def _notes(rows: Sequence[Row | Average]) -> Iterator[str]:
 
 def operating_notes(rows: Sequence[Row]) -> list[str]:
     """Return what a reader of shares at allowed false rejects, and of ``≈``, must know; one line per category."""
-    notes = {}
+    notes, limits = {}, dict[tuple[str, float], float]()
     for row in rows:
-        points = row.decisions.operating_points or ()
-        limits = " and ".join(percent(each.false_reject_interval[1]) for each in points)
-        shares = " and ".join(f"{100 * each.allowed:g} %" for each in points)
-        if points and row.category not in notes:
+        for each in row.decisions.operating_points or ():  # equal scores of good images make the limits differ
+            key = row.category, each.allowed
+            limits[key] = max(limits.get(key, 0.0), each.false_reject_interval[1])
+    for row in rows:
+        allowed = [each.allowed for each in row.decisions.operating_points or ()]
+        shares = " and ".join(f"{100 * each:g} %" for each in allowed)
+        if allowed and row.category not in notes:
+            most = " and ".join(percent(limits[row.category, each]) for each in allowed)
             notes[row.category] = (
                 f"{row.category}: {row.images.good} good, {row.images.defective} defective test images. The thresholds "
-                f"that reject at most {shares} of these good images may reject up to {limits} of new ones."
+                f"that reject at most {shares} of these good images may reject up to {most} of new ones."
             )
     if any(row.comparison and row.comparison.indistinguishable for row in rows):
-        notes[""] = f"{ALIKE}: indistinguishable from the best row on the same images (95 %, paired, DeLong)."
+        notes[""] = (
+            f"{ALIKE}: indistinguishable from the best row on the same images (95 %, all pairs together, DeLong)."
+        )
     return [*notes.values()]
 
 

@@ -45,6 +45,16 @@ def test_few_rejects_of_a_threshold_that_a_review_has_raised_are_no_surprise() -
     assert many.warning.startswith("60 of 200")
 
 
+@pytest.mark.parametrize("value", [10.0, 9.5, 9.0])
+def test_a_threshold_above_all_held_out_scores_promises_no_rejects(value: float) -> None:
+    """Of few held-out images none is above the first threshold either, so that the review was not noticed."""
+    scores = tuple(np.arange(10.0))
+    raised = moved(StoredThreshold.of(conformal_threshold(scores), scores), value)
+    found = check_promise(raised.rule, 0, 300, raised.scores)
+    assert found is not None
+    assert bool(found.warning) == (value == 9.0)
+
+
 def test_warnings_come_by_chance_as_often_as_they_may() -> None:
     """Where all images are alike, each side is warned of in at most one of twenty."""
     rng = np.random.default_rng(0)

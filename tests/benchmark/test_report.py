@@ -6,11 +6,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from page_reader import check_alone
 
 from edgead.benchmark import read_report, to_table
 from edgead.benchmark.comparison import write_report
+from edgead.benchmark.operating import ALLOWED, operating_point
+from edgead.benchmark.tables import operating_notes
 from edgead.errors import DataError
 from edgead.reports.build import report as build
 
@@ -45,6 +48,17 @@ def test_what_is_not_a_report_is_refused(change: dict[str, object], message: str
         read_report(tmp_path)
     with pytest.raises(DataError, match="is not a benchmark report"):
         read_report(tmp_path / "absent")
+
+
+def test_the_limit_of_new_good_parts_is_that_of_every_row() -> None:
+    """Of a bundle with equal scores fewer good images are rejected: its limit was shown for the others, too."""
+    row = read_report(RECORDED).rows[0]
+    rows = []
+    for good in (np.minimum(np.arange(100.0), 90.0), np.arange(100.0)):
+        points = tuple(operating_point(good, good + 50, allowed) for allowed in ALLOWED)
+        rows.append(replace(row, decisions=replace(row.decisions, operating_points=points)))
+    [note] = operating_notes(rows)
+    assert "may reject up to 5.4 % and 11.3 % of new ones" in note
 
 
 def test_the_plot_of_several_categories_shows_one_at_a_time(tmp_path: Path) -> None:

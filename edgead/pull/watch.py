@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import math
 import os
 import re
 import signal
@@ -26,8 +27,8 @@ DECIDES_WITHIN = 15.0
 """Seconds after a reload within which the loaded bundle decides: a frame may still be in the engine."""
 GONE, UNHEALTHY = 15.0, 15.0
 """Seconds without an answer, or with late decisions, after which a line has failed."""
-FEWEST = 20
-"""Results before the change from which its shares are known."""
+FEWEST, MOST = 20, 10_000
+"""Results before the change from which its shares are known, and as how many they count at most."""
 LARGEST_ANSWER = 4 << 20
 _SAMPLE = re.compile(r"^(edgead_\w+)\{(.*)\} (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -242,14 +243,20 @@ def watch(
 def judge(before: Counts, after: Counts, most: float) -> str:
     """Return why the results under a new bundle are too bad, or an empty text.
 
-    A share has grown too much if even the lower limit of its 95 % interval has. FAIL is judged only where the share
-    before is known.
+    A share has grown too much if its lower 95 % limit is that far above the upper 95 % limit of the share before. FAIL
+    is judged only where the share before is known.
     """
     for name, old, new in (("UNKNOWN", before.unknown, after.unknown), ("FAIL", before.failed, after.failed)):
         known = before.all >= FEWEST
         if not after.all or (name == "FAIL" and not known):
             continue
-        allowed = (old / before.all if known else 0.0) + most
+        allowed = (_highest_share(old, before.all) if known else 0.0) + most
         if new / after.all > allowed and 1 - upper_limit(after.all - new, after.all) > allowed:
             return f"{new} of {after.all} results are {name}, before {old} of {before.all}"
     return ""
+
+
+def _highest_share(count: int, of: int) -> float:
+    """Return the upper 95 % limit of a share. More than `MOST` results would take long, and narrow it hardly more."""
+    counted = min(of, MOST)
+    return upper_limit(math.ceil(count * counted / of), counted)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from https_folder import HttpsFolder, make_certificate
 from level_bundle import make_level_bundle
@@ -242,6 +243,19 @@ def test_a_line_that_ends_under_the_new_bundle(cell: Cell, monkeypatch: pytest.M
     assert digest_of(cell.link) == first
 
 
+def test_a_bundle_that_decides_as_before_is_hardly_ever_taken_back() -> None:
+    """It is looked at each second, and one that was taken back is not taken again."""
+    rng, old = np.random.default_rng(0), 20
+
+    def is_taken_back() -> bool:
+        failed = int(rng.binomial(old, 0.3))
+        seen = np.cumsum(rng.random(600) < 0.3)
+        before = Counts(old - failed, failed, 0)
+        return any(judge(before, Counts(n - int(seen[n - 1]), int(seen[n - 1]), 0), 0.1) for n in range(5, 301, 5))
+
+    assert sum(is_taken_back() for _ in range(60)) <= 1
+
+
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
@@ -253,6 +267,8 @@ def test_a_line_that_ends_under_the_new_bundle(cell: Cell, monkeypatch: pytest.M
         (Counts(), Counts(0, 100, 0), ""),  # nobody knows how many fail here
         (Counts(), Counts(0, 0, 100), "100 of 100 results are UNKNOWN, before 0 of 0"),
         (Counts(1000, 10, 0), Counts(), ""),
+        (Counts(900_000_000, 100_000_000, 0), Counts(700, 300, 0), "300 of 1000 results are FAIL"),  # at once, too
+        (Counts(14, 6, 0), Counts(30, 30, 0), ""),  # 6 of 20 may be a half
     ],
 )
 def test_what_counts_as_a_failure(before: Counts, after: Counts, said: str) -> None:

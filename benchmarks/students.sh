@@ -34,7 +34,7 @@ student() { # NAME [ARGUMENTS]
 }
 
 all="patchcore-resnet50v2 patchcore-4000 patchcore differnet differnet-64 differnet-64-4000 transfusion"
-all="$all aand aand-hazelnut aand-edge-hazelnut"
+all="$all aand aand-hazelnut aand-edge-hazelnut aand-resnet50v2"
 
 for name in ${*:-$all}; do
     set=aws_cookies
@@ -78,6 +78,11 @@ for name in ${*:-$all}; do
         teacher $name --method aand --preset edge --set backbone=squeezenet1_1 --set size=257 --weights "$squeezenet" \
             --textures "$data/textures"
         student $name
+        ;;
+    aand-resnet50v2) # the same, of a larger network in bfloat16; as many steps of the student as by default
+        teacher $name --method aand --preset edge --set backbone=resnet50v2 --set size=285 --mixed-precision bf16 \
+            --weights "$resnet" --textures "$data/textures"
+        student $name --set steps=4000
         ;;
     esac
 done

@@ -15,7 +15,7 @@ IMAGES = [OPENCV, JPEG]
 REPORT = "jinja2>=3.1"
 RICH = "rich>=14.1"  # progress bars and tables on a terminal; without it they are plain lines
 AV = "av>=16"  # PyAV: FFmpeg that reports damaged frames, which OpenCV's conceals
-MODBUS = "pymodbus>=3.16,<3.17"  # its interface for servers changes between minor versions
+MODBUS = "pymodbus>=3.16,<3.17"  # its interface for servers (edgead plc simulate) changes between minor versions
 OPCUA = "asyncua>=2,<3"
 GPIO = 'gpiod>=2.1; sys_platform == "linux"'
 SIGN = "cryptography>=42"  # Ed25519, by the Python Cryptographic Authority; wheels for x86-64 and aarch64
@@ -39,7 +39,7 @@ EXTRAS = {
     "triton": ["tritonclient[grpc]>=2.40"],
     # paho-mqtt: the MQTT sink; version 2 has the callbacks that it is written for.
     "mqtt": ["paho-mqtt>=2,<3"],
-    # pymodbus: PLC outputs by Modbus TCP. Pure Python, without dependencies of its own.
+    # pymodbus: Modbus triggers, and the output that writes to a PLC. Pure Python, without dependencies of its own.
     "modbus": [MODBUS],
     # asyncua: the OPC UA server for PLCs. Pure Python; its dependency cryptography has wheels for x86-64 and aarch64.
     "opcua": [OPCUA],

@@ -40,7 +40,7 @@ PURPOSES = {
     "av": ("RTSP cameras and videos, detects damaged frames", "rtsp"),
     "harvesters": ("GenICam cameras", "genicam"),
     "paho.mqtt": ("the MQTT sink", "mqtt"),
-    "pymodbus": ("Modbus triggers and PLC outputs", "modbus"),
+    "pymodbus": ("Modbus triggers, and writing to a PLC", "modbus"),
     "asyncua": ("the OPC UA server for PLCs", "opcua"),
     "gpiod": ("GPIO triggers and outputs", "gpio"),
     "starlette": ("the live page", "view"),

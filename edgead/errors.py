@@ -12,7 +12,7 @@
     ├── SinkError                  exit 2   a sink that did not take every result
     ├── MissingDependencyError     exit 2   an optional package is not installed
     ├── PullError                  exit 2   a bundle that cannot be fetched or put in place
-    ├── RolledBackError            exit 3   a fetched bundle failed on the line; the one before decides again
+    ├── RolledBackError            exit 3   a fetched bundle failed on the line, now or before; the old one decides
     ├── GateError                  exit 3   the exported graph is not close enough to the trained one
     └── DeviceError                exit 4   this machine cannot run what was asked for
 
@@ -110,7 +110,7 @@ class PullError(EdgeadError):
 
 
 class RolledBackError(EdgeadError):
-    """A fetched bundle failed on the line. The one before decides again."""
+    """A fetched bundle failed on the line, now or in an earlier pull. The one before decides."""
 
     exit_code: ClassVar[int] = 3
 

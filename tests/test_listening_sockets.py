@@ -105,7 +105,6 @@ def page() -> Iterator[tuple[int, LimitedLoop]]:
 
 @contextlib.contextmanager
 def modbus() -> Iterator[tuple[int, LimitedLoop]]:
-    pytest.importorskip("pymodbus")
     server = open_modbus_server("modbus-server:127.0.0.1:0")
     yield server.port, server._loop.loop
     server.close()

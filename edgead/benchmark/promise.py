@@ -33,9 +33,8 @@ def check_promise(threshold: Threshold, failed: int, good: int, scores: Sequence
         return None
     as_many = at_least_as_many(failed, good, above, held_out)
     as_few = 1 - at_least_as_many(failed + 1, good, above, held_out)
-    if scores and not sum(each > threshold.value for each in scores) == above < sum(
-        each >= threshold.value for each in scores
-    ):
+    is_own_limit = threshold.value in scores and sum(score > threshold.value for score in scores) == above
+    if scores and not is_own_limit:
         as_few = 1.0
     warning = ""
     if as_many < SIGNIFICANT:

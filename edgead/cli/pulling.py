@@ -24,7 +24,7 @@ from edgead.cli.output import emit, terminal
     help="Largest size of all files, in MB.",
 )
 @engine_option
-@click.option("--force", is_flag=True, help="Take an older bundle, for another category, or that failed before.")
+@click.option("--force", is_flag=True, help="Take a bundle that is older, for another category, or failed before.")
 @click.option("--pid", default="", help="Process of the running line, or a file with its number; needs --metrics.")
 @click.option("--metrics", default="", metavar="PORT", help="Port of that line's metrics, through which it is watched.")
 @click.option("--metrics-token", default="", help="Token of these metrics: '${NAME}' or '${file:PATH}'.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, cast
 
 from edgead.decision import Verdict
@@ -145,6 +145,8 @@ class Part:
     def judge(self, result: Result) -> None:
         """Take the result of one of its frames. The frame that makes the answer certain decides."""
         self._awaited -= 1
+        if self.answer is not None:
+            return
         if result.verdict is Verdict.UNKNOWN:
             self._first_unknown = self._first_unknown or result
         elif result.verdict is Verdict.FAIL:
@@ -152,8 +154,15 @@ class Part:
         else:
             self._passed += 1
         certain = self._failed >= self._fails_at or self._passed > self._frames - self._fails_at
-        if self.answer is None and certain:
+        if certain:
             self.answer = result
+
+    def leave(self) -> Result | None:
+        """Return the answer, if it is certain, and keep no picture of it: the part may be remembered for long."""
+        answer = self.answer
+        if answer is not None:
+            self.answer, self._first_unknown = replace(answer, anomaly_map=None, frame=None), None
+        return answer
 
     @property
     def is_over(self) -> bool:

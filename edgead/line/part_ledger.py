@@ -29,11 +29,12 @@ class PartLedger:
     """Counts parts: ``triggered = answered (PASS, FAIL, UNKNOWN by cause) + in flight`` at any moment.
 
     The three are counted independently, so the equation is a check. A part is answered when its result leaves for the
-    sinks. Bounces of a trigger are no parts; they are counted beside. Thread-safe.
+    sinks. Bounces of a trigger are no parts; they are counted beside. Thread-safe. A signal handler may read it,
+    without the part that was just being counted.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler of the host may ask while this is held
         self._triggered = self._in_flight = self._bounced = 0
         self._verdicts: Counter[str] = Counter()
         self._causes: Counter[str] = Counter()

@@ -32,6 +32,8 @@ REMEMBERED = 4096
 """Ids of the latest parts. A trigger that brings one of them again is repeated, and no part."""
 CAPACITY = 16
 """Frames of one source that may wait for the engine: none of a part's frames is to be overtaken."""
+BEHIND = 1024
+"""Parts by which one camera may be behind another, where pictures open the parts."""
 AFTER_PAUSE = 1.0
 """Seconds after a pause of this process in which a trigger may be one that waited for its end, in a socket."""
 _log = logging.getLogger("edgead")
@@ -79,7 +81,7 @@ class Parts:
         self._changed = threading.Condition()
         self._sending = threading.Lock()
         self._open: deque[Part] = deque()
-        self._latest: deque[Part] = deque(maxlen=CAPACITY)  # also those that are answered
+        self._latest: deque[Part] = deque()  # also those that are answered
         self._ids: dict[str, float] = {}  # of the latest parts, in order; when each must be answered
         self._frames: dict[tuple[str, int | None], tuple[Part, str]] = {}
         self._made: dict[str, float] = {}  # when each camera's newest frame was made
@@ -262,6 +264,7 @@ class Parts:
         later = sum(1 for _ in itertools.takewhile(lambda each: each.at > at, reversed(self._open)))
         self._open.insert(len(self._open) - later, part)
         self._latest.append(part)
+        self._forget_parts()
         if close:
             reason = f"two triggers within {self.rules.min_distance:g} ms: the parts cannot be told apart"
             for each in (*close, part):
@@ -269,6 +272,14 @@ class Parts:
             self._settle()
         self._changed.notify_all()  # its time runs
         return part
+
+    def _forget_parts(self) -> None:
+        """Forget old parts, but not while pictures may open parts and one of theirs may come: it would open another."""
+        while len(self._latest) > CAPACITY:
+            may_come = self._by_frame is not None and not all(map(self._latest[0].owes_nothing, self._cameras))
+            if may_come and len(self._latest) <= BEHIND:
+                return
+            self._latest.popleft()
 
     def _remember(self, part: Part) -> None:
         self._ids[part.id] = part.until
@@ -305,10 +316,10 @@ class Parts:
 
     def _open_pictured(self, source: str, made: float) -> Part:
         """Open the part of a picture. If the time of the part is already over, the picture was read too late."""
-        part, age = self._open_part("", made), time.monotonic() - made
-        if part.overdue(made + age) >= 0 and part.answer is None:
+        part, now = self._open_part("", made), time.monotonic()
+        if part.overdue(now) >= 0 and part.answer is None:
             reason = (
-                f"the picture of the camera {source} was read {age * 1e3:.0f} ms after it was taken, "
+                f"the picture of the camera {source} was read {(now - made) * 1e3:.0f} ms after it was taken, "
                 f"as far as is known, and within is {self.rules.within:g} ms"
             )
             part.answer = part.inspector.judge(Captured(None, reason, source, None, part.at, cause="stale"))
@@ -333,7 +344,7 @@ class Parts:
 
     def _settle(self) -> None:
         """Let the answers at the head of the line leave."""
-        while self._open and (result := self._open[0].answer) is not None:
+        while self._open and (result := self._open[0].leave()) is not None:
             part, now = self._open.popleft(), time.monotonic()
             result.part_id, result.t_answer = part.id, now - max(0.0, part.overdue(now))
             result.latency_ms["part"] = (now - part.at) * 1e3

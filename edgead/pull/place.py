@@ -119,7 +119,7 @@ def write_log(versions: Path, done: Pulled, console: Console) -> None:
 
 
 def find_failure(versions: Path, digest: str) -> str:
-    """Return when and why a bundle failed on the line the last time it was there; empty if it did not."""
+    """Return when and why a bundle failed on the line the last time it was watched; empty if it did not."""
     try:
         log = versions / LOG
         lines = log.read_text("utf-8", "replace").splitlines() if log.is_file() else []  # a device would never end
@@ -128,10 +128,8 @@ def find_failure(versions: Path, digest: str) -> str:
     for line in reversed([line for line in lines if digest in line]):
         try:
             report = json.loads(line)
-            if report["digest"] != digest or not report["line"]:
-                continue
-            why = str(report["line"]["failed"])
-            return f"{report['at']}: {why}" if why not in ("", INTERRUPTED) else ""
+            if report["digest"] == digest and report["line"] and (why := report["line"]["failed"]) != INTERRUPTED:
+                return f"{report['at']}: {why}" if why else ""
         except (ValueError, LookupError, TypeError):  # a line that a power failure has cut
             continue
     return ""

@@ -31,7 +31,7 @@ class Standstill:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler of the host may ask while this is held
         self._watchers = 0
         self._stop = threading.Event()
         self._ticked_at = self._length = 0.0

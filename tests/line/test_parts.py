@@ -437,6 +437,25 @@ def test_parts_leave_in_the_order_of_their_pictures_though_one_camera_is_quicker
     ]
 
 
+@pytest.mark.parametrize(("within", "age", "verdict"), [(8000, 0.0, PASS), (500, 3.0, UNKNOWN)])
+def test_a_camera_that_is_many_parts_behind_another_opens_none_again(
+    inspector: Inspector, within: float, age: float, verdict: Verdict
+) -> None:
+    """Of 20 parts there were 40 results: a PLC that counts parts took the later ones for those of other parts."""
+    quick, slow = Hand("quick"), Hand("slow")
+    with running(inspector, Parts(PartRules(within=within), ["camera:"]), [quick, slow]) as bench:
+        began = time.monotonic() - age
+        for camera in (quick, slow):
+            for number in range(20):
+                camera.show(GOOD, began + 0.03 * number)
+                time.sleep(0.03)
+        now = quick.show(GOOD)
+        slow.show(GOOD, now)
+        answers = bench.wait(21)
+    assert [one.verdict for one in answers] == [verdict] * 20 + [PASS]
+    assert bench.parts.ledger.snapshot()["triggered"] == 21
+
+
 def test_a_camera_that_lost_a_part_holds_up_no_later_one(inspector: Inspector) -> None:
     """All later results waited for a picture that could not come any more, until the time of the part was over."""
     cameras = [Hand("left"), Hand("right")]

@@ -172,6 +172,7 @@ def test_the_last_report_of_a_bundle_says_whether_it_failed(tmp_path: Path) -> N
     assert found(failed) == "2026-01-02T03:04:05Z: it was late"
     assert found(failed, report("bb", ""), report("aa", None), '{"digest": "aa", "li').endswith("it was late")
     assert found(failed, report("aa", "")) == found(report("aa", "interrupted")) == found(report("bb", "late")) == ""
+    assert found(failed, report("aa", "interrupted")).endswith("it was late")  # forced, and not watched to the end
     assert found('{"digest": "aa"}', '{"digest": "aa", "line": 3}', "[]", '"aa"') == ""
 
 

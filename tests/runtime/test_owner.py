@@ -12,16 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from level_bundle import (
-    ENGINES,
-    LEVELS,
-    frame_of,
-    open_any,
-)
+from level_bundle import ENGINES, LEVELS, frame_of, open_any
+from made_result import make_result
 
 from edgead.bundle import Bundle
 from edgead.decision import Verdict
 from edgead.errors import DeviceError
+from edgead.line.part_ledger import PartLedger
+from edgead.runtime.clock import standstill
 from edgead.runtime.identity import new_id
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.ledger import Ledger
@@ -161,24 +159,30 @@ def test_a_signal_handler_that_inspects_does_not_wait_for_itself(
     assert inspector.inspect(frame_of(0)).verdict is Verdict.PASS
 
 
-def test_a_signal_handler_reads_the_ledger_while_it_counts(on_signal: list[Callable[[], object]]) -> None:
+@pytest.mark.parametrize("counted", ["frames", "parts", "pauses"])
+def test_a_signal_handler_reads_what_its_thread_is_counting(
+    on_signal: list[Callable[[], object]], counted: str
+) -> None:
     """It waited for the lock that its own thread held, for ever."""
-    ledger = Ledger()
-    seen: list[int] = []
-    on_signal += [lambda: seen.append(ledger.snapshot()["captured"]), new_id, ledger.to_prometheus]
+    ledger, parts, result = Ledger(), PartLedger(), make_result(verdict=Verdict.UNKNOWN)
+    count, reads = {
+        "frames": ([lambda: ledger.enter("a"), lambda: ledger.drop("a", "late"), new_id], [ledger.snapshot, new_id]),
+        "parts": ([parts.trigger, lambda: parts.answer(result)], [parts.snapshot]),
+        "pauses": ([lambda: standstill.since(0.0)], [lambda: standstill.since(0.0)]),
+    }[counted]
+    seen: list[float] = []
+    on_signal += [*reads, ledger.to_prometheus, lambda: seen.append(time.process_time())]
     seconds = 0.0002
     before = signal.signal(signal.SIGPROF, lambda *_: signal.raise_signal(signal.SIGTERM))
     signal.setitimer(signal.ITIMER_PROF, seconds, seconds)
     try:
         until = time.process_time() + 0.5
         while time.process_time() < until:
-            ledger.enter("a")
-            ledger.drop("a", "queue full")
-            new_id()
+            for each in count:
+                each()
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
-    assert seen == sorted(seen)
     assert len(seen) > 10
 
 

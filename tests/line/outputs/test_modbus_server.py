@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -245,6 +246,11 @@ def test_after_the_end_nothing_answers() -> None:
 def test_a_wrong_address_or_option_is_named(uri: str, error: str) -> None:
     with pytest.raises(ConfigError, match=error):
         open_modbus_server(uri)
+
+
+def test_it_needs_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pymodbus", None)
+    open_modbus_server("modbus-server:127.0.0.1:0").close()
 
 
 def test_two_servers_on_one_port_are_refused(server: ModbusServer) -> None:

@@ -377,6 +377,32 @@ def test_a_page_that_is_refused_says_why(line: Line) -> None:
         assert not is_seen(page, "#alert")
 
 
+def test_a_browser_that_stores_nothing_shows_the_line(line: Line) -> None:
+    """One that blocks cookies was told to check the computer and the network."""
+    line.show("good", "pass")
+    denied = "{ get() { throw new DOMException('denied', 'SecurityError'); } }"
+    with line.page.context.browser.new_page() as page:
+        for name in ("localStorage", "sessionStorage"):
+            page.add_init_script(f"Object.defineProperty(window, '{name}', {denied})")
+        asked: list[str] = []
+
+        def refuse_once(route: Any) -> None:
+            asked.append(route.request.headers.get("authorization", ""))
+            if len(asked) == 1:
+                route.fulfill(status=401)
+            else:
+                route.continue_()
+
+        page.route("**/api/events", refuse_once)
+        page.goto(line.url)
+        page.locator("#token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        page.wait_for_selector('.banner[data-kind="pass"]')
+        assert asked == ["", f"Bearer {TOKEN}"]
+        page.locator("#theme").click()
+        assert page.locator("html").get_attribute("data-theme") == "light"
+
+
 def test_a_killed_process_is_noticed(line: Line) -> None:
     page = line.page
     line.show("good", "pass")

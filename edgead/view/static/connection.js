@@ -35,7 +35,9 @@ export class Connection {
   }
 
   async get(path) {
-    const answer = await fetch(path, { headers: this.headers });
+    const answer = await fetch(path, { headers: this.headers }).catch(() => {
+      throw new Error("No connection.");
+    });
     if (!answer.ok) throw new Error((await answer.text()).trim());
     return answer;
   }

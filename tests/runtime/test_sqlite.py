@@ -39,6 +39,23 @@ def test_sqlite_holds_every_field(tmp_path: Path) -> None:
     assert worker.account()["taken"] == 100
 
 
+def test_each_database_of_a_run_has_its_configuration_once(tmp_path: Path) -> None:
+    """A rotated database took it along: nobody could tell what the settings of the next results were."""
+    path, rotated = tmp_path / "r.sqlite", tmp_path / "r.1.sqlite"
+    sink = open_sink(f"sqlite:{path}")
+    sink.configure({"threshold": 2.5})
+    for number, (source, target) in enumerate([(path, rotated), (rotated, path), (path, rotated)]):
+        sink.write(make_result(number))
+        sink.flush()
+        source.replace(target)  # rotated, put back, rotated again
+    sink.write(make_result(3))
+    sink.flush()
+    sink.close()
+    for database in (path, rotated):
+        with closing(sqlite3.connect(database)) as opened:
+            assert opened.execute("SELECT configuration FROM configurations").fetchall() == [('{"threshold": 2.5}',)]
+
+
 def make_large_results(count: int) -> list[Result]:
     results = [make_result(number) for number in range(count)]
     for result in results:

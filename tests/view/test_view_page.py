@@ -190,6 +190,36 @@ def test_a_mark_that_is_stored_late_is_not_said_of_the_next_reject(line: Line) -
     page.keyboard.press("Escape")
 
 
+def test_the_large_picture_steps_to_older_and_newer_rejects(line: Line) -> None:
+    """Every step led to a reject without time, camera and picture, that could not be marked."""
+    page = line.page
+
+    def frame() -> int:
+        return int(page.inner_text("#reject-facts div:nth-child(2) dd"))
+
+    line.show("bad", "fail")
+    page.wait_for_selector(".strip li:nth-child(2)")
+    line.show("none", "fail")
+    page.wait_for_function(STRIP_RESTS)
+    page.keyboard.press("r")
+    newest = frame()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("#reject .box")
+    older = frame()
+    assert older < newest
+    page.click("#newer")
+    assert frame() == newest
+    page.click("#older")
+    page.evaluate("document.querySelectorAll('.strip li').forEach((each) => each.id = 'before')")
+    line.show("bad", "fail")
+    page.wait_for_function("() => !document.querySelector('.strip #before')")  # all of them are off the page
+    page.keyboard.press("ArrowRight")  # there is no older one
+    assert frame() == older
+    page.keyboard.press("ArrowLeft")
+    assert frame() > newest
+    page.keyboard.press("Escape")
+
+
 def test_the_slider_says_what_it_would_change(line: Line) -> None:
     page = line.page
     line.show("good", "pass")
@@ -377,9 +407,37 @@ def test_a_page_that_is_refused_says_why(line: Line) -> None:
         assert not is_seen(page, "#alert")
 
 
+def test_a_browser_that_stores_nothing_shows_the_line(line: Line) -> None:
+    """One that blocks cookies was told to check the computer and the network."""
+    line.show("good", "pass")
+    denied = "{ get() { throw new DOMException('denied', 'SecurityError'); } }"
+    with line.page.context.browser.new_page() as page:
+        for name in ("localStorage", "sessionStorage"):
+            page.add_init_script(f"Object.defineProperty(window, '{name}', {denied})")
+        asked: list[str] = []
+
+        def refuse_once(route: Any) -> None:
+            asked.append(route.request.headers.get("authorization", ""))
+            if len(asked) == 1:
+                route.fulfill(status=401)
+            else:
+                route.continue_()
+
+        page.route("**/api/events", refuse_once)
+        page.goto(line.url)
+        page.locator("#token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        page.wait_for_selector('.banner[data-kind="pass"]')
+        assert asked == ["", f"Bearer {TOKEN}"]
+        page.locator("#theme").click()
+        assert page.locator("html").get_attribute("data-theme") == "light"
+
+
 def test_a_killed_process_is_noticed(line: Line) -> None:
     page = line.page
     line.show("good", "pass")
+    page.keyboard.press("t")
+    page.wait_for_selector("#histogram svg")
     line.process.kill()
     line.process.wait()
     began = time.monotonic()
@@ -389,3 +447,12 @@ def test_a_killed_process_is_noticed(line: Line) -> None:
     assert page.locator("#alert").inner_text().startswith("No connection since ")
     assert "what you see is old" in page.locator("#alert").inner_text()
     assert page.locator(".banner").evaluate("node => getComputedStyle(node).backgroundColor") != "rgb(95, 220, 155)"
+    page.click("#apply-threshold")
+    if is_seen(page, "#sign"):
+        page.fill("#who", "Ada")
+        page.fill("#token", TOKEN)
+        page.keyboard.press("Enter")
+    told(page, "#what-if", "^No connection.$")
+    told(page, "#threshold .told", "^No connection. It is not known whether the change was made.$")
+    page.wait_for_timeout(2500)  # scores are fetched every 2 s: their failure took the place of the answer
+    told(page, "#threshold .told", "^No connection. It is not known whether the change was made.$")

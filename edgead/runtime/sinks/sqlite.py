@@ -41,6 +41,9 @@ CREATE TABLE IF NOT EXISTS results (
 
 _CONFIGURATIONS = """
 CREATE TABLE IF NOT EXISTS configurations (id INTEGER PRIMARY KEY, started_at TEXT, configuration TEXT NOT NULL)"""
+_CONFIGURE = """
+INSERT INTO configurations (started_at, configuration) SELECT ?1, ?2
+WHERE NOT EXISTS (SELECT 1 FROM configurations WHERE started_at = ?1 AND configuration = ?2)"""
 
 
 def connect(path: Path, *, exclusive: bool = False) -> sqlite3.Connection:
@@ -142,7 +145,8 @@ class SqliteSink(BaseSink):
     """Writes rows of a table ``results``: some columns for searches, and the complete result as JSON.
 
     `flush` commits all results since the last one, or none. ``result_id`` is unique, so a repeated commit adds no row
-    twice. If the file is renamed, replaced or deleted, the next ones go into a new database under its name.
+    twice. If the file is renamed, replaced or deleted, the next ones go into a new database under its name, which has
+    the configuration, too.
 
     Raises:
         DiskError: the disk is full or fails, or the database is damaged.
@@ -153,6 +157,7 @@ class SqliteSink(BaseSink):
         super().__init__(f"sqlite:{path}")
         self._path = path
         self._rows: list[tuple[object, ...]] = []
+        self._configuration: tuple[str, str] | None = None
         self._open(path)
 
     def _open(self, path: Path) -> None:
@@ -173,16 +178,17 @@ class SqliteSink(BaseSink):
                 self._connection.execute(f"ALTER TABLE results ADD COLUMN {column} TEXT")
         self._connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS results_by_id ON results (result_id)")
         self._connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM results LIMIT 0")
+        self._store_configuration()
+
+    def _store_configuration(self) -> None:
+        if self._configuration:
+            self._connection.execute(_CONFIGURATIONS)
+            self._connection.execute(_CONFIGURE, self._configuration)
 
     def configure(self, configuration: Mapping[str, Any]) -> None:
         """Add a row to a table ``configurations``."""
-        row = utc_now("milliseconds"), json.dumps(configuration)
-
-        def store() -> None:
-            self._connection.execute(_CONFIGURATIONS)
-            self._connection.execute("INSERT INTO configurations (started_at, configuration) VALUES (?, ?)", row)
-
-        self._transactions.run(store)
+        self._configuration = utc_now("milliseconds"), json.dumps(configuration)
+        self._transactions.run(self._store_configuration)
 
     def write(self, result: Result) -> None:
         fields = result.to_dict()

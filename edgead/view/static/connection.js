@@ -1,7 +1,10 @@
 // Reads the server-sent events with fetch, because EventSource cannot send a token. Says when nothing comes any more.
 
+import { storage } from "./dom.js";
+
 const SILENT_MS = 3000;
 const RETRY_MS = 2000;
+const tokens = storage("sessionStorage");
 
 export class Connection {
   constructor({ onEvent, onLost, onBack, askToken }) {
@@ -14,7 +17,7 @@ export class Connection {
   }
 
   get headers() {
-    const token = sessionStorage.getItem("edgead-token");
+    const token = tokens.getItem("edgead-token");
     return token ? { Authorization: `Bearer ${token}` } : {};
   }
 
@@ -32,7 +35,9 @@ export class Connection {
   }
 
   async get(path) {
-    const answer = await fetch(path, { headers: this.headers });
+    const answer = await fetch(path, { headers: this.headers }).catch(() => {
+      throw new Error("No connection.");
+    });
     if (!answer.ok) throw new Error((await answer.text()).trim());
     return answer;
   }
@@ -42,7 +47,7 @@ export class Connection {
     this.cancel = new AbortController();
     const answer = await fetch("/api/events", { headers: this.headers, signal: this.cancel.signal });
     if (answer.status === 401) {
-      sessionStorage.setItem("edgead-token", await this.askToken());
+      tokens.setItem("edgead-token", await this.askToken());
       return "";
     }
     if (!answer.ok) return (await answer.text()).trim();

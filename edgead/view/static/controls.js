@@ -49,7 +49,7 @@ export class Controls {
     try {
       this.scores = await (await this.connection.get("/api/scores")).json();
     } catch (error) {
-      return this.tellThreshold(error.message);
+      return this.tellNoCounts(error);
     }
     if (Number.isNaN(this.proposed)) return;
     const { low, high } = this.scores;
@@ -79,7 +79,7 @@ export class Controls {
       const effect = await (await this.connection.get(`/api/what-if?threshold=${encodeURIComponent(asked)}`)).json();
       if (asked === this.proposed) this.showWhatIf(effect);
     } catch (error) {
-      this.tellThreshold(error.message);
+      this.tellNoCounts(error);
     }
   }
 
@@ -96,6 +96,11 @@ export class Controls {
       lines.push("The bundle has no held-out scores: the false-reject rate is unknown.");
     }
     byId("what-if").replaceChildren(...lines.map((line, i) => element("p", i ? {} : { class: "strong" }, line)));
+  }
+
+  // Not where the answer to a change is told.
+  tellNoCounts(error) {
+    byId("what-if").replaceChildren(element("p", {}, error.message));
   }
 
   tellThreshold(text) {

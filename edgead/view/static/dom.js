@@ -18,6 +18,16 @@ function fill(node, attributes, children) {
   return node;
 }
 
+// What the browser keeps for this page. One that blocks cookies refuses any access: then it ends with the page.
+export function storage(name) {
+  try {
+    return window[name];
+  } catch {
+    const kept = new Map();
+    return { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => kept.set(key, value) };
+  }
+}
+
 // Sets a text only where it changes, so that selections and screen readers are left alone.
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;

@@ -4,13 +4,14 @@ import { Camera } from "./camera.js";
 import { Changes } from "./changes.js";
 import { Connection } from "./connection.js";
 import { Controls } from "./controls.js";
-import { byId, clock, setText } from "./dom.js";
+import { byId, clock, setText, storage } from "./dom.js";
 import { showPanels } from "./panels.js";
 import { Rejects } from "./rejects.js";
 import { SHAPES } from "./shapes.js";
 import { listenToToggles, toggle } from "./stage.js";
 
 const THEMES = { auto: "as the system", light: "light", dark: "dark" };
+const kept = storage("localStorage");
 const cameras = new Map();
 let state = null;
 let announced = "";
@@ -104,7 +105,7 @@ function applyTheme(theme) {
 function nextTheme() {
   const names = Object.keys(THEMES);
   const theme = names[(names.indexOf(document.documentElement.dataset.theme) + 1) % names.length];
-  localStorage.setItem("edgead-theme", theme);
+  kept.setItem("edgead-theme", theme);
   applyTheme(theme);
 }
 
@@ -141,7 +142,7 @@ function onKey(event) {
 }
 
 listenToToggles();
-applyTheme(localStorage.getItem("edgead-theme") in THEMES ? localStorage.getItem("edgead-theme") : "auto");
+applyTheme(kept.getItem("edgead-theme") in THEMES ? kept.getItem("edgead-theme") : "auto");
 byId("theme").addEventListener("click", nextTheme);
 byId("open-help").addEventListener("click", () => byId("help").showModal());
 document.addEventListener("keydown", onKey);

@@ -86,9 +86,10 @@ export class Rejects {
     }
   }
 
+  // Ids sort by time; the reject that is shown may have left the page.
   step(by) {
-    const ids = this.all().map((one) => one.id);
-    const next = ids[ids.indexOf(this.shown.id) + by];
+    const all = this.all(), { id } = this.shown;
+    const next = by < 0 ? all.findLast((one) => one.id > id) : all.find((one) => one.id < id);
     if (next) this.open(next);
   }
 

@@ -337,6 +337,7 @@ def test_the_time_for_which_a_client_needs_a_result_holds_no_call_up(server: Opc
 
 
 def test_results_can_be_listed(server: OpcuaServer) -> None:
+    server.write(make_result(part="[7]", id="list-7"))
     for number in range(4):
         server.write(
             make_result(Verdict.UNKNOWN if number == 2 else Verdict.PASS, f"lot-{number}", id=f"list-{number}")
@@ -368,6 +369,7 @@ def test_results_can_be_listed(server: OpcuaServer) -> None:
             ((0, "lot-*", 2, 2), True, ["list-1", "list-0"]),
             ((4, "lot-?", 0, 0), True, ["list-2"]),
             ((0, "lot-9", 0, 0), True, []),
+            ((0, "[7]", 0, 0), True, ["list-7"]),  # brackets of an id are no pattern
         ):
             done, count, _, found, error = await listed(client, *arguments)
             assert (done, count, [one.ResultId.Id for one in found or []], error) == (complete, len(ids), ids, 0)

@@ -83,7 +83,7 @@ class Results:
             ids: pattern by the name of a field with an id, with ``*`` and ``?``; empty for any.
         """
         for made in reversed(self._kept.values()):
-            wanted = ((getattr(made, name), pattern) for name, pattern in ids.items() if pattern)
+            wanted = ((getattr(made, name), pattern.replace("[", "[[]")) for name, pattern in ids.items() if pattern)
             if state in (0, made.ResultState) and all(
                 field is not None and fnmatch.fnmatchcase(field.Id or "", pattern) for field, pattern in wanted
             ):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 BUSY = 1.0
 """Seconds since its last answer in which a connection is not closed in favour of another one."""
+ACCEPTING = 5
+"""Turns of a loop until a connection that arrives is admitted or ended, and one to spare."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,13 @@ class LimitedLoop(asyncio.SelectorEventLoop):
         return await super().create_server(lambda: _Connection(protocol_factory, self), *args, **kwargs)
 
     def close(self) -> None:
-        """End the connections that are left, then the loop."""
+        """End the connections that are left, also those that are just being accepted, then the loop."""
         if not self.is_closed():
+            self.limits = replace(self.limits, connections=0)
             for connection in list(self.connections):
                 connection.end()
-            self.run_until_complete(asyncio.sleep(0))  # else their sockets stay open
+            for _ in range(ACCEPTING):
+                self.run_until_complete(asyncio.sleep(0))  # else their sockets stay open
         super().close()
 
     @contextlib.contextmanager

@@ -17,6 +17,7 @@ from edgead.line.outputs.address import at, split_address
 from edgead.line.outputs.event_loop import EventLoop
 from edgead.line.outputs.handshake import PlcSink, Timing
 from edgead.line.outputs.register_map import ACKNOWLEDGE, SIZE, to_registers
+from edgead.runtime.connections import ACCEPTING
 
 PORT = 502
 READ_HOLDING, READ_INPUT, WRITE_ONE, WRITE_SEVERAL = 3, 4, 6, 16
@@ -95,6 +96,10 @@ class ModbusServer(PlcSink):
         self._loop.close(self._stop_listening)
 
     async def _stop_listening(self) -> None:
+        for listening in self._server.sockets:
+            self._loop.loop.remove_reader(listening)
+        for _ in range(ACCEPTING):
+            await asyncio.sleep(0)  # asyncio loses a connection that it is accepting when its server closes
         self._server.close()
 
     def _answer(self, request: bytes) -> bytes:

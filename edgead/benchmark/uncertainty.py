@@ -102,11 +102,11 @@ def latency_interval(times: Sequence[float], share: float) -> tuple[float, float
     percentile varies between blocks of √n than if they were independent.
 
     Args:
-        times: in the order in which they were measured, at least one.
+        times: milliseconds, in the order in which they were measured, at least one.
         share: percentile, between 0 and 100.
 
     Returns:
-        None if there are too few.
+        Its ends in milliseconds; None if there are too few times.
     """
     values = np.asarray(times, np.float64)
     count, below = len(values), values <= np.percentile(values, share)

@@ -48,10 +48,22 @@ class LimitedLoop(asyncio.SelectorEventLoop):
         super().__init__()
         self.limits = limits
         self.connections: list[_Connection] = []
+        self._servers: list[asyncio.Server] = []
 
     async def create_server(self, protocol_factory: Callable[[], Any], *args: Any, **kwargs: Any) -> Any:
         """As in asyncio."""
-        return await super().create_server(lambda: _Connection(protocol_factory, self), *args, **kwargs)
+        self._servers.append(await super().create_server(lambda: _Connection(protocol_factory, self), *args, **kwargs))
+        return self._servers[-1]
+
+    async def stop_listening(self) -> None:
+        """Close the servers. asyncio loses a connection that it accepts meanwhile, so they stop accepting first."""
+        for server in self._servers:
+            for listening in server.sockets:
+                self.remove_reader(listening)
+        for _ in range(ACCEPTING):
+            await asyncio.sleep(0)
+        for server in self._servers:
+            server.close()
 
     def close(self) -> None:
         """End the connections that are left, also those that are just being accepted, then the loop."""

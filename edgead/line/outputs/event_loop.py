@@ -41,16 +41,17 @@ class EventLoop:
             raise
 
     def close(self, last: Callable[[], Coroutine[Any, Any, object]] | None = None) -> None:
-        """Cancel what still runs and end the thread. A second call does nothing.
+        """Stop listening, cancel what still runs and end the thread. A second call does nothing.
 
         Args:
-            last: makes a coroutine that runs before; its errors are ignored.
+            last: makes a coroutine that runs before anything is cancelled; its errors are ignored.
         """
         if self.loop.is_closed():
             return
-        if last:
-            with contextlib.suppress(Exception):
-                self.run(last(), 2.0)
+        for work in (self.loop.stop_listening, last):
+            if work:
+                with contextlib.suppress(Exception):
+                    self.run(work(), 2.0)
 
         async def cancel() -> None:
             others = asyncio.all_tasks() - {asyncio.current_task()}

@@ -17,7 +17,6 @@ from edgead.line.outputs.address import at, split_address
 from edgead.line.outputs.event_loop import EventLoop
 from edgead.line.outputs.handshake import PlcSink, Timing
 from edgead.line.outputs.register_map import ACKNOWLEDGE, SIZE, to_registers
-from edgead.runtime.connections import ACCEPTING
 
 PORT = 502
 READ_HOLDING, READ_INPUT, WRITE_ONE, WRITE_SEVERAL = 3, 4, 6, 16
@@ -84,7 +83,7 @@ class ModbusServer(PlcSink):
         with held_port(host, port) as self.port:
             try:
                 listening = self._loop.loop.create_server(lambda: _Connection(self._answer), host, self.port)
-                self._server = self._loop.run(listening, 5.0)
+                self._loop.run(listening, 5.0)
             except Exception as error:
                 self._loop.close()
                 raise ConfigError(f"{self.name} cannot be opened: {why_no_listening(host, self.port)}.") from error
@@ -93,14 +92,7 @@ class ModbusServer(PlcSink):
 
     def close(self) -> None:
         self.handshake.close()
-        self._loop.close(self._stop_listening)
-
-    async def _stop_listening(self) -> None:
-        for listening in self._server.sockets:
-            self._loop.loop.remove_reader(listening)
-        for _ in range(ACCEPTING):
-            await asyncio.sleep(0)  # asyncio loses a connection that it is accepting when its server closes
-        self._server.close()
+        self._loop.close()
 
     def _answer(self, request: bytes) -> bytes:
         """Return the answer to a request: function code and data of each."""

@@ -200,7 +200,8 @@ def run_demo(
         run_stream(inspector, source, [open_sink(f"jsonl:{folder / 'results.jsonl'}")], ledger)
         shown = [parts / "test" / kind / "001.png" for kind in ("good", *DEFECTS)]
         save_contact_sheet(inspector, shown, overlays)
-        still = inspector.inspect(read_frame(shown[-1])).save(folder / "still.png")
+        results = [inspector.inspect(read_frame(path)) for path in shown]
+        still = max(results, key=lambda result: result.score).save(folder / "still.png")
     report = benchmark(
         [each for each in (bundle.path, lowered) if each],
         parts,

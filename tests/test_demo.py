@@ -11,15 +11,18 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from tiny import TINY
 
+import edgead
 from edgead import demo, export
 from edgead.benchmark.figures import FailedRow
 from edgead.cli import cli
 from edgead.console import Console
 from edgead.errors import GateError
 from edgead.export import Budget, PrecisionOptions
+from edgead.images import read_frame
 from edgead.machine import overflows_int8
 from edgead.runtime.engines.opening import usable_engines
 
@@ -65,6 +68,10 @@ def test_the_demo_compares_precisions_and_names_the_next_commands(
     assert "washer on tensorrt: no GPU\n" in refused.summary
     assert refused.fastest == outcome.bundle
     still, overlays = (cv2.imread(str(path)) for path in (outcome.still, outcome.overlays))
+    with edgead.load(outcome.bundle) as inspector:  # the picture of one result shows the part that is clearest
+        shown = [read_frame(outcome.parts / "test" / kind / "001.png") for kind in ("good", *demo.DEFECTS)]
+        clearest = max(map(inspector.inspect, shown), key=lambda result: result.score)
+        assert np.array_equal(still, cv2.imread(str(clearest.save(tmp_path / "clearest.png"))))
     assert still.shape == (256, 256, 3)
     assert overlays.shape == (2 * 256, 5 * 256, 3)
     commands = re.findall(r"edgead [a-z]+ .*", outcome.summary)

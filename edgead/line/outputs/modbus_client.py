@@ -138,12 +138,26 @@ class ModbusClient(PlcSink):
         return self._written is None or _decision(snapshot) != _decision(self._written)
 
     def _exchange(self) -> None:
-        """Write what has changed, then read the acknowledgement."""
+        """Write what has changed and read the acknowledgement.
+
+        The heartbeat is written after a look, because it would cover what another program has written. A result is not
+        kept waiting for that.
+        """
         if self._written is None:
             self._meet()
+        elif not self._is_news(self.handshake.snapshot()) and not self._check():
+            return
         snapshot = self.handshake.snapshot()
         if snapshot != self._written:
             self._put(snapshot)
+            self._check()
+
+    def _check(self) -> bool:
+        """Take over the acknowledgement; False where the PLC has lost what was written, which is then written again.
+
+        Raises:
+            SinkError: it has lost it twice, or another program writes there.
+        """
         words = self._read()
         if not words[ADDRESSES["session"]]:
             if self._emptied:
@@ -151,8 +165,8 @@ class ModbusClient(PlcSink):
                     f"the holding registers {self._base} to {self._base + SIZE - 1} are empty after they were written; "
                     "let the PLC's program keep them, or set another ?base="
                 )
-            self._written, self._emptied = None, True  # it has restarted; write once more
-            return
+            self._written, self._emptied = None, True  # it has restarted
+            return False
         self._emptied = False
         if words[ADDRESSES["session"]] != self.handshake.session:
             raise self._other_writer()
@@ -160,6 +174,7 @@ class ModbusClient(PlcSink):
         if acknowledged != self._seen:  # what was left from before acknowledges nothing
             self._seen = acknowledged
             self.handshake.acknowledge(acknowledged)
+        return True
 
     def _put(self, snapshot: Snapshot) -> None:
         """Write the map. The verdict of a new result comes in a request of its own, after everything else."""

@@ -24,7 +24,7 @@ import numpy as np
 from processes import Process, measure
 
 from edgead.benchmark.disturbance import describe_state
-from edgead.benchmark.uncertainty import ratio_interval
+from edgead.benchmark.uncertainty import latency_ratio
 from edgead.files import write_json
 from edgead.machine import describe_measurement
 
@@ -51,12 +51,12 @@ def contenders(given: argparse.Namespace) -> dict[str, tuple[str, str, Path]]:
 
 def row(label: str, process: Process, times: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
     """Describe one contender."""
-    ratio, least, most = ratio_interval(times, reference)
+    ratio, interval = latency_ratio(times, reference)
     return {
         "contender": label,
         "p50_ms": round(statistics.median(times), 2),
         "times_slower_than_reference": round(ratio, 3),
-        "interval": [round(least, 3), round(most, 3)],
+        "interval": [round(end, 3) for end in interval] if interval else None,
         "calls": len(times),
         **process.facts,
     }

@@ -12,8 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 from edgead.binomial import CONFIDENCE, HALVINGS, quantile_ranks
 
 Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-RESAMPLES = 1000
-"""Bootstrap resamples of two series of latencies."""
 
 
 def auroc_interval(auroc: float, good: int, defective: int) -> tuple[float, float]:
@@ -122,25 +120,16 @@ def latency_interval(times: Sequence[float], share: float) -> tuple[float, float
     return float(ordered[low - 1]), float(ordered[high - 1])
 
 
-def ratio_interval(times: Sequence[float], reference: Sequence[float]) -> tuple[float, float, float]:
-    """Return the ratio of the medians of two interleaved series, and its 95 % interval by a bootstrap of blocks.
+def latency_ratio(times: Sequence[float], reference: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
+    """Return how many times longer one series takes than another: the median over the rounds, and its 95 % interval.
+
+    What slows a round down slows down both of its calls, and cancels.
 
     Args:
-        times, reference: of the same rounds, in their order.
+        times, reference: milliseconds of the same rounds, in their order.
+
+    Returns:
+        The ratio and the ends of its interval (see `latency_interval`); None instead of them for fewer than six rounds.
     """
-    one, other = np.asarray(times, np.float64), np.asarray(reference, np.float64)
-    drawn = _blocks(len(one))
-    ratios = np.median(one[drawn], axis=1) / np.median(other[drawn], axis=1)
-    return float(np.median(one) / np.median(other)), *_middle(ratios)
-
-
-def _blocks(count: int) -> NDArray[np.intp]:
-    """Return the places of the values of each resample, ``[RESAMPLES, count]``."""
-    length = max(1, round(math.sqrt(count)))
-    starts = np.random.default_rng(0).integers(0, count - length + 1, (RESAMPLES, -(-count // length)))
-    return np.asarray((starts[:, :, None] + np.arange(length)).reshape(RESAMPLES, -1)[:, :count])
-
-
-def _middle(values: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.percentile(values, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
-    return float(low), float(high)
+    ratios = np.asarray(times, np.float64) / np.asarray(reference, np.float64)
+    return float(np.median(ratios)), latency_interval(ratios.tolist(), 50)

@@ -137,7 +137,7 @@ def test_differnet_scores_as_published(parts: Path, tmp_path: Path) -> None:
         for module in network.feature_extractor.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
-    saved = {name: value for name, value in network.state_dict().items() if name not in ("reference", "seen")}
+    saved = {name: value for name, value in network.state_dict().items() if name not in ("unit", "reference", "seen")}
     saved["feature_extractor.classifier.1.weight"] = torch.zeros(4, 4)  # saved, and never used
     torch.save(saved, tmp_path / "weights")
     bundle = import_model(

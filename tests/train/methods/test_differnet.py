@@ -61,6 +61,24 @@ def test_the_flow_inverts() -> None:
     assert (net.inverse(net(y)[0]) - y).abs().max() < 1e-10
 
 
+def test_features_of_any_size_reach_the_flow_alike() -> None:
+    """A backbone whose features were 300 times smaller spent all of a training on scaling, and found no defect."""
+    frames = np.random.default_rng(0).integers(0, 256, (5, 64, 96, 3), dtype=np.uint8)
+    reached = []
+    for factor in (1.0, 1 / 300):
+        method = small()
+        extractor = method.network.feature_extractor
+        extractor.register_forward_hook(lambda _, __, found, factor=factor: [each * factor for each in found])
+        [stage] = method.stages(TrainingData(frames))
+        assert stage.prepare
+        stage.prepare(torch.device("cpu"), iter)
+        with torch.no_grad():
+            pooled = method.network.pooled(normalise(torch.from_numpy(frames)))
+            reached.append(pooled / method.network.unit)
+        assert 0.3 < float(reached[-1].std(dim=0).mean()) < 3
+    assert torch.allclose(*reached, rtol=1e-3)
+
+
 def test_the_volume_is_the_jacobians() -> None:
     y, net = torch.randn(16, dtype=torch.float64), flow()
     jacobian = torch.autograd.functional.jacobian(lambda x: net(x[None])[0][0], y)
@@ -133,7 +151,9 @@ def test_official_state_dict_keys() -> None:
         == 172_089_344
     )
     config = DiffernetConfig(hidden=1)
-    keys = DiffernetNetwork(config).state_dict().keys() - {f"nf.{key}" for key in expected} - {"reference", "seen"}
+    keys = (
+        DiffernetNetwork(config).state_dict().keys() - {f"nf.{key}" for key in expected} - {"unit", "reference", "seen"}
+    )
     layers = {
         f"feature_extractor.features.{number}.{kind}" for number in (0, 3, 6, 8, 10) for kind in ("weight", "bias")
     }
@@ -168,7 +188,7 @@ def test_the_graph_is_the_published_score(fitted: Differnet, frames: NDArray[np.
                 view = normalise(torch.from_numpy(rotate_frame(frame, angle)[None]))
                 scaled = [view] + [F.interpolate(view, size=(64 // 2**s, 96 // 2**s)) for s in (1,)]
                 y = torch.cat([network.feature_extractor(x)[0].mean((2, 3)) for x in scaled], dim=1)
-                squares.append(float(network.nf(y)[0].square().mean()))
+                squares.append(float(network.nf(y / network.unit)[0].square().mean()))
             assert float(score) == pytest.approx(np.log1p(np.mean(squares)), rel=1e-5)
 
 
@@ -196,12 +216,13 @@ def test_the_map_adds_up_to_the_scores_rise(frames: NDArray[np.uint8]) -> None:
     method = small(0, "views=1", "scales=1", "map_sigma=0")
     torch.manual_seed(1)
     method.network.reference.copy_(torch.rand(512))
+    method.network.unit.fill_(0.5)
     detector = method.reference_model()
     with torch.no_grad():
         _, maps = detector(torch.from_numpy(frames))
         y = method.network.pooled(normalise(torch.from_numpy(frames)))
         away = y - method.network.reference
-        rise = 0.5 * (away @ method.network.nf.curvature(method.network.reference) * away).sum(1)
+        rise = 0.5 * (2 * away @ method.network.nf.curvature(2 * method.network.reference) * 2 * away).sum(1)
         # Undo the interpolation, which is linear and has full rank: the cells' mean is then exactly the rise.
         rows, columns = (detector.get_buffer(f"scoring.{name}_out").numpy() for name in ("rows", "columns"))
         cells = np.stack([lstsq(columns.T, lstsq(rows, each)[0].T)[0].T for each in maps.numpy()])

@@ -25,7 +25,10 @@ from edgead.train.synthetic import make_anomaly
 REFERENCE_VIEWS = 8
 """Rotations of each good image whose mean features stand for it where a published checkpoint is taken over."""
 
-
+UNIT_IMAGES = 64
+"""Good images, at most, that the unit of the features is found from."""
+PUBLISHED_BACKBONE = "alexnet"
+"""Its features go into the flow as they are."""
 GOLDEN = 0.6180339887498949
 """Turns the cached angles of one image against those of the next, so that together they fill the circle."""
 
@@ -74,7 +77,7 @@ class Differnet(Method):
         marks=("nf.module_list.2.s1.fc1.weight",),
         settings=_official_settings,
         rename=lambda name: None if name.startswith("feature_extractor.classifier.") else name,
-        computed=("reference", "seen"),
+        computed=("reference", "seen", "unit"),
         resize="pillow bilinear",
         inference="RGB, ImageNet's mean and deviation; score: log(1 + mean z²) over fixed rotations, the same order as "
         "the published mean z²; map: not the published gradient",
@@ -101,13 +104,17 @@ class Differnet(Method):
         self.network.seen.fill_(len(found))
 
     def departures(self) -> list[str]:
-        return [WITH_REPLACEMENT]
+        if self.config.backbone == PUBLISHED_BACKBONE:
+            return [WITH_REPLACEMENT]
+        return [WITH_REPLACEMENT, "features are divided by their mean standard deviation over the good images"]
 
     def stages(self, data: TrainingData) -> list[Stage]:
         config, normals = self.config, data.normals
         cache = FeatureCache(data.cache)
 
         def prepare(device: torch.device, track: Track) -> None:
+            if config.backbone != PUBLISHED_BACKBONE and self.network.seen == 0:
+                self._set_unit(normals, device)
             if config.cached_views:
                 settings = {"method": "differnet", "device": device.type, **dataclasses.asdict(config)}
                 key = fingerprint(normals, self.network.feature_extractor, settings)
@@ -145,12 +152,28 @@ class Differnet(Method):
         ]
 
     @torch.no_grad()
-    def _cached(self, frame: NDArray[np.uint8], number: int, device: torch.device) -> NDArray[np.float32]:
-        """Pooled features ``[cached_views, D]`` of one image, at angles that no generator is needed for."""
-        shares = (np.arange(self.config.cached_views) + number * GOLDEN % 1) / self.config.cached_views
-        angles = (2 * shares - 1) * self.config.rotate_degrees
+    def _set_unit(self, normals: NDArray[np.uint8], device: torch.device) -> None:
+        """Find the unit of the features from a view of each of some good images."""
+        some = range(0, len(normals), -(-len(normals) // UNIT_IMAGES))
+        found = torch.cat([self._pooled(normals[number], self._angles(number, 1), device) for number in some])
+        deviation = found.std(dim=0, correction=0).mean()
+        if deviation > 0:  # of one image, or of equal ones, it is not known
+            self.network.unit.copy_(deviation)
+
+    def _angles(self, number: int, count: int) -> NDArray[np.float64]:
+        """Angles for one image, spread over the allowed ones, that no generator is needed for."""
+        shares = (np.arange(count) + number * GOLDEN % 1) / count
+        return np.asarray((2 * shares - 1) * self.config.rotate_degrees)
+
+    def _pooled(self, frame: NDArray[np.uint8], angles: NDArray[np.float64], device: torch.device) -> Tensor:
         views = torch.from_numpy(np.stack([rotate_frame(frame, angle) for angle in angles])).to(device)
-        return np.asarray(self.network.pooled(normalise(views)).cpu().numpy())
+        return self.network.pooled(normalise(views))
+
+    @torch.no_grad()
+    def _cached(self, frame: NDArray[np.uint8], number: int, device: torch.device) -> NDArray[np.float32]:
+        """Pooled features ``[cached_views, D]`` of one image."""
+        found = self._pooled(frame, self._angles(number, self.config.cached_views), device)
+        return np.asarray(found.cpu().numpy())
 
     def example(self, data: TrainingData, rng: np.random.Generator) -> Arrays:
         image, mask = make_anomaly(rng, data.normals[rng.integers(len(data.normals))], data.textures)

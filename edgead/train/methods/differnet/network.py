@@ -118,6 +118,7 @@ class Flow(nn.Module):
 class DiffernetNetwork(nn.Module):
     """The frozen feature extractor, the flow, and the loss that trains it."""
 
+    unit: Tensor
     reference: Tensor
     seen: Tensor
 
@@ -128,6 +129,8 @@ class DiffernetNetwork(nn.Module):
         [(self.width, _, _)] = self.feature_extractor.shapes(config.size)
         dimensions = self.width * config.scales
         self.nf = Flow(dimensions, config.blocks, config.hidden, config.clamp)
+        # The features are divided by it before the flow. It is 1 as published; reasons: docs/adr/0070.
+        self.register_buffer("unit", torch.ones(()))
         # Mean features of the training images: what the pixel map compares with.
         self.register_buffer("reference", torch.zeros(dimensions))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
@@ -140,7 +143,7 @@ class DiffernetNetwork(nn.Module):
         return [self.feature_extractor(image[:, :, :: 2**s, :: 2**s])[0] for s in range(self.scales)]
 
     def pooled(self, image: Tensor) -> Tensor:
-        """Normalised ``[N, 3, H, W]`` to the flow's input ``[N, D]``."""
+        """Normalised ``[N, 3, H, W]`` to mean features ``[N, D]``."""
         return torch.cat([found.float().mean(dim=(2, 3)) for found in self.features(image)], dim=1)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -154,5 +157,5 @@ class DiffernetNetwork(nn.Module):
             if self.training:
                 self.seen += len(y)
                 self.reference += (y.mean(dim=0) - self.reference) * (len(y) / self.seen)
-        z, volume = self.nf(y)
+        z, volume = self.nf(y / self.unit)
         return {"likelihood": (0.5 * z.square().sum(dim=1) - volume).mean() / z.shape[1]}

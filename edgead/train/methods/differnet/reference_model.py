@@ -53,11 +53,14 @@ class Scoring(nn.Module):
     back: Tensor
     weight: Tensor
     metric: Tensor
+    unit: Tensor
 
     def __init__(self, network: DiffernetNetwork, config: DiffernetConfig) -> None:
         super().__init__()
         self.nf, self.reference, self.width, self.views = network.nf, network.reference, network.width, config.views
-        self.register_buffer("metric", network.nf.curvature(network.reference), persistent=False)
+        self.register_buffer("unit", network.unit, persistent=False)
+        metric = network.nf.curvature(network.reference / network.unit) / network.unit.square()
+        self.register_buffer("metric", metric, persistent=False)
         self.cells = []
         for s in range(config.scales):
             [(_, height, width)] = network.feature_extractor.shapes((config.size[0] // 2**s, config.size[1] // 2**s))
@@ -76,7 +79,7 @@ class Scoring(nn.Module):
 
     def forward(self, found: list[Tensor]) -> tuple[Tensor, Tensor]:
         pooled = torch.cat([f.mean(dim=(2, 3)) for f in found], dim=1)
-        squares = self.nf(pooled)[0].square().mean(dim=1)
+        squares = self.nf(pooled / self.unit)[0].square().mean(dim=1)
         scores = squares.reshape(-1, self.views).mean(dim=1).log1p()
         away = pooled - self.reference
         slope = away @ self.metric

@@ -117,8 +117,7 @@ def open_line(
     from edgead.line.products import FreeRun, Products
 
     line, rules, triggers = line_of_run(), read_rules(given.part_rules), given.triggers
-    named = {source.partition("=")[0] for source in options["sources"]}
-    delays = {name: delay for name, delay in line.delays.items() if name in named}
+    delays = _delays(line, options)
     _refuse_idle(given, line)
 
     every = {**click.get_current_context().params, **options}
@@ -149,6 +148,12 @@ def open_line(
         yield products.current, own, describe(kept, rules, delays, products.recipes)
 
 
+def _delays(line: LineFile, options: dict[str, Any]) -> dict[str, float]:
+    """Return the delays of those cameras of the file that run: sources on the command line replace all of them."""
+    named = {source.partition("=")[0] for source in options["sources"]}
+    return {name: delay for name, delay in line.delays.items() if name in named}
+
+
 def check(given: Arguments, options: dict[str, Any], console: Console) -> list[Any]:
     """Open all that a run would open, and return what was found. See `edgead.line.check.check_line`.
 
@@ -157,11 +162,12 @@ def check(given: Arguments, options: dict[str, Any], console: Console) -> list[A
     """
     from edgead.errors import ConfigError, unknown
     from edgead.line.check import check_line
-    from edgead.line.part import read_rules
+    from edgead.line.part import read_rules, refuse_long_delays
 
-    rules = read_rules(given.part_rules)
-    _refuse_idle(given, line_of_run())
+    rules, line = read_rules(given.part_rules), line_of_run()
+    _refuse_idle(given, line)
     if given.triggers:
+        refuse_long_delays(rules, _delays(line, options))
         rules.needed(rules.frames * len(options["sources"]))
     products, first = products_of_run(given, options, console)
     if first and first not in products:

@@ -14,7 +14,7 @@ from edgead import schema
 from edgead.errors import ConfigError, unknown
 from edgead.files import is_path
 from edgead.home import at_home
-from edgead.line.part import PartRules
+from edgead.line.part import LONGEST, PartRules
 from edgead.line.products import Product, why_no_version
 from edgead.redaction import redact
 from edgead.runtime.frame_queue import ON_FULL
@@ -38,7 +38,7 @@ class Camera:
     """
 
     source: str
-    delay: float | None = None
+    delay: Annotated[float, Within(-LONGEST, LONGEST)] | None = None
 
 
 @dataclass(frozen=True)

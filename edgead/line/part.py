@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, cast
 
@@ -65,6 +65,23 @@ class PartRules:
         if not 1 <= count <= frames:
             raise ConfigError(f"fails must be any, all or a number from 1 to {frames}, a part's frames; not {count}.")
         return count
+
+
+def refuse_long_delays(rules: PartRules, delays: Mapping[str, float]) -> None:
+    """Refuse a camera that a part reaches only when it must be answered.
+
+    Args:
+        rules: of every part.
+        delays: milliseconds from the trigger to the camera, by camera.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    late = next((name for name, delay in delays.items() if delay >= rules.within), None)
+    if late is not None:
+        raise ConfigError(
+            f"within, {rules.within:g} ms, must be longer than the delay of the camera {late}, {delays[late]:g} ms."
+        )
 
 
 def read_rules(texts: Iterable[str]) -> PartRules:

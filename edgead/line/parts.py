@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from edgead.errors import ConfigError
-from edgead.line.part import Part, PartRules
+from edgead.line.part import Part, PartRules, refuse_long_delays
 from edgead.line.part_ledger import PartLedger
 from edgead.line.products import Products
 from edgead.line.triggers import CameraTrigger, Trigger, open_triggers, refuse_untimed
@@ -73,8 +73,7 @@ class Parts:
     ) -> None:
         self.rules, self.ledger, self._say_once = rules or PartRules(), PartLedger(), SayOnce(harmless(say))
         self._delays, self._products = delays or {}, products
-        if self._delays and max(self._delays.values()) >= self.rules.within:
-            raise ConfigError(f"within, {self.rules.within:g} ms, must be longer than every camera's delay.")
+        refuse_long_delays(self.rules, self._delays)
         self._cameras: list[str] = []
         self._stream: Stream | None = None
         self._send: Callable[[Result], None] = lambda result: None

@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -74,7 +74,7 @@ class RecordedDrop:
 
 
 class Recorder(BaseSink):
-    """A sink that writes a recording.
+    """A sink that writes a recording. One that is closed without a line is removed, so that its folder can be used.
 
     Args:
         folder: a new or empty folder.
@@ -122,6 +122,17 @@ class Recorder(BaseSink):
 
     def close(self) -> None:
         self._events.close()
+        if not self._line:
+            self._remove()
+
+    def _remove(self) -> None:
+        """Leave an empty folder, as of a run that did not start; a line that was cut, or another's file, stays."""
+        events = self._folder / "events.jsonl"
+        with suppress(OSError):
+            if not events.stat().st_size:
+                self.folder.rmdir()
+                events.unlink()
+                (self._folder / "recording.json").unlink()
 
 
 @contextmanager

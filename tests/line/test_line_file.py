@@ -242,6 +242,7 @@ def test_a_check_opens_everything_and_names_what_fails(folder: Path) -> None:
         ["--part", "fails=3"],
         ["--product", "lid"],
         ["--config", "depths.toml"],
+        ["--config", "far.toml", "--trigger", "http://127.0.0.1:0/part"],
     ],
     ids=lambda wrong: wrong[-1],
 )
@@ -250,12 +251,13 @@ def test_a_check_refuses_what_a_run_refuses(folder: Path, wrong: list[str]) -> N
     make_level_bundle(folder / "twelve.edgead", bit_depth=12)
     text = TEXT.replace('bundle = "bottle.edgead"', 'bundle = "twelve.edgead"')
     (folder / "depths.toml").write_text(text)
+    (folder / "far.toml").write_text(TEXT.replace('"pictures"', '"pictures"\ndelay = 500'))
     said = []
     for more in (["--check"], []):
         done = edgead(folder, *more, *wrong)
         assert done.returncode == 2
         said.append(done.stdout + done.stderr)
-    if wrong[0] != "--config":
+    if wrong[-1] != "depths.toml":
         reason = next(line for line in said[1].splitlines() if line.startswith("Error: ")).removeprefix("Error: ")
         assert reason in said[0]
 

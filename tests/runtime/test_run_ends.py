@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from running import start_process
 from waiting import wait_until
 
 import edgead
-from edgead.errors import ConfigError
+from edgead.errors import ConfigError, EdgeadError
 from edgead.images import encode_png
 from edgead.runtime.run import run
 
@@ -182,3 +183,18 @@ def test_a_start_that_fails_leaves_nothing_open(line_bundle: Path, tmp_path: Pat
     with pytest.raises(ConfigError, match="Unknown sink"):
         run(line_bundle, sources=[str(tmp_path)], sinks=sinks, engine="onnxruntime")
     wait_until(lambda: not {thread for thread in threading.enumerate() if thread.name.startswith("sink-")} - before)
+
+
+@pytest.mark.parametrize("folder", ["recording", "pictures/recording"])  # the second is refused by its place
+def test_a_start_that_fails_leaves_no_recording(folder: str, line_bundle: Path, tmp_path: Path) -> None:
+    """It left a recording of nothing: the command was corrected, and its folder was not empty."""
+    pictures, record = tmp_path / "pictures", tmp_path / folder
+    pictures.mkdir()
+    (pictures / "a.png").write_bytes(encode_png(np.zeros((64, 64, 3), np.uint8)))
+    run_it = partial(run, line_bundle, sources=[str(pictures)], engine="onnxruntime", record=record)
+    with pytest.raises(EdgeadError):
+        run_it(shadow=None if "/" in folder else tmp_path / "no" / "shadow")
+    assert not list(record.iterdir())
+    if "/" not in folder:
+        run_it()
+        assert len((record / "events.jsonl").read_text().splitlines()) == 1

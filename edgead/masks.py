@@ -108,6 +108,18 @@ def fit_region(region: Mask, size: tuple[int, int]) -> Mask:
     return fit_mask(np.asarray(share > 0), size)
 
 
+def outlines_of(mask: Mask) -> list[NDArray[np.int32]]:
+    """Return the outer outline ``[N, 1, 2]``, x and y in pixels, of each connected part of a mask ``(H, W) bool``.
+
+    Parts in the holes of others have one, too.
+    """
+    if not mask.any():
+        return []
+    lib = cv2()
+    found, levels = lib.findContours(mask.astype(np.uint8), lib.RETR_CCOMP, lib.CHAIN_APPROX_SIMPLE)
+    return [outline for outline, (*_, parent) in zip(found, levels[0]) if parent < 0]
+
+
 def heat_of(anomaly_map: NDArray[np.float32], limit: float) -> NDArray[np.float32]:
     """Return how hot the values of a map are drawn: 0 and below not at all, 0.5 at the limit, 1 and above fully.
 
@@ -145,7 +157,6 @@ def draw_overlay(frame: Frame, anomaly_map: NDArray[np.float32], mask: Mask, lim
     colours = lib.applyColorMap((heat * 255).astype(np.uint8), lib.COLORMAP_TURBO)
     mixed = frame[:, :, :3] * (1 - 0.6 * heat) + colours * (0.6 * heat)
     picture = np.ascontiguousarray(mixed, np.uint8)  # a frame of planes, (3, H, W) transposed, is not
-    contours, _ = lib.findContours(mask.astype(np.uint8), lib.RETR_EXTERNAL, lib.CHAIN_APPROX_NONE)
     thickness = max(1, round(min(height, width) / 256))
-    lib.drawContours(picture, contours, -1, (0, 0, 255), thickness)
+    lib.drawContours(picture, outlines_of(mask), -1, (0, 0, 255), thickness)
     return np.asarray(picture)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from edgead.geometry import STRETCH, Geometry
 from edgead.geometry.turning import turn_mask_back
 from edgead.images import Mask, cv2
-from edgead.masks import fit_mask, fit_region
+from edgead.masks import fit_mask, fit_region, outlines_of
 
 SAMPLES_A_SIDE = 64
 """Values per side from which a map's median is computed; all values of a large map would take milliseconds."""
@@ -105,13 +107,11 @@ def boxes_of(mask: Mask) -> list[dict[str, int]]:
     return sorted(found, key=lambda box: -box["area"])
 
 
-def contours_of(mask: Mask) -> list[list[list[int]]]:
-    """Outlines of the connected parts of a mask, each a list of ``[x, y]`` in pixels."""
-    if not mask.any():
-        return []
-    lib = cv2()
-    outlines, _ = lib.findContours(mask.astype(np.uint8), lib.RETR_EXTERNAL, lib.CHAIN_APPROX_SIMPLE)
-    return [outline.reshape(-1, 2).tolist() for outline in outlines]
+def contours_of(mask: Mask, boxes: Sequence[dict[str, int]]) -> list[list[list[int]]]:
+    """Outlines of the connected parts of a mask, each a list of ``[x, y]`` in pixels, in the order of `boxes`."""
+    outlines = {tuple(cv2().boundingRect(outline)): outline for outline in outlines_of(mask)}  # no two have one box
+    sides = ("x", "y", "width", "height")
+    return [outlines[tuple(box[side] for side in sides)].reshape(-1, 2).tolist() for box in boxes]
 
 
 def _limit(anomaly_map: NDArray[np.float32], mask_threshold: float) -> float:

@@ -171,8 +171,8 @@ class Result:
 
     @cached_property
     def contours(self) -> list[list[list[int]]]:
-        """Outlines of the connected parts of `mask`, each a list of ``[x, y]`` in pixels of the frame."""
-        return contours_of(self.mask)
+        """Outlines of the parts of `mask`, one for each of `boxes` in their order: lists of ``[x, y]`` in pixels."""
+        return contours_of(self.mask, self.boxes)
 
     def overlay(self, frame: Frame | None = None) -> Frame:
         """Draw the map as heat over the frame, and the mask's outline in red.

@@ -19,7 +19,7 @@ from edgead.files import write_json
 from edgead.geometry.tiling import Tiling
 from edgead.images import Frame, Mask, cv2
 from edgead.machine import describe_machine
-from edgead.masks import draw_overlay
+from edgead.masks import draw_overlay, outlines_of
 from edgead.reports.build import build_report
 from edgead.reports.page import RESULTS
 from edgead.reports.pictures import Group, picture, write_pictures
@@ -166,8 +166,7 @@ def _examples(examples: Sequence[tuple[Frame, Mask]], learned: bool) -> Group:
     pictures = []
     for frame, mask in examples:
         drawn = np.ascontiguousarray(frame[:, :, :3])
-        contours, _ = cv2().findContours(mask.astype(np.uint8), cv2().RETR_EXTERNAL, cv2().CHAIN_APPROX_NONE)
-        cv2().drawContours(drawn, contours, -1, (0, 0, 255), max(1, min(frame.shape[:2]) // 160))
+        cv2().drawContours(drawn, outlines_of(mask), -1, (0, 0, 255), max(1, min(frame.shape[:2]) // 160))
         pictures.append(picture("", drawn))
     if not learned:
         note = "Export compares graph and network on such pictures, and judges lower precisions by them."

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgead.decision import Verdict
 from edgead.geometry import STRETCH
 from edgead.images import Frame, cv2, fit_frame
-from edgead.masks import cold_value, heat_of, spread_map
+from edgead.masks import cold_value, heat_of, outlines_of, spread_map
 from edgead.runtime.defects import is_finite, mark_in_frame
 from edgead.runtime.result import Result
 
@@ -105,9 +105,7 @@ def outline_of(result: Result, size: tuple[int, int]) -> str:
         return ""
     assert result.anomaly_map is not None
     mask = mark_in_frame(result.anomaly_map, result.mask_threshold, result.region, size, result.geometry)
-    lib = cv2()
-    found, _ = lib.findContours(mask.astype(np.uint8), lib.RETR_EXTERNAL, lib.CHAIN_APPROX_SIMPLE)
-    return "".join(_path(contour.reshape(-1, 2), size) for contour in found)
+    return "".join(_path(outline.reshape(-1, 2), size) for outline in outlines_of(mask))
 
 
 def _path(points: NDArray[np.int32], size: tuple[int, int]) -> str:

@@ -19,7 +19,7 @@ from edgead.decision import Verdict, conformal_threshold
 from edgead.errors import BundleError, ConfigError
 from edgead.geometry import Geometry
 from edgead.images import encode_png
-from edgead.masks import fit_region
+from edgead.masks import draw_overlay, fit_region
 from edgead.runtime.defects import boxes_of, contours_of
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.rules import Rules, choose_threshold, describe_threshold, read_region
@@ -261,6 +261,21 @@ def test_boxes_and_contours_on_request(marked: Bundle) -> None:
         Inspector(marked, FixedEngine(), shapes=("circles",))
 
 
+def test_every_region_of_a_mask_has_one_outline_in_the_order_of_the_boxes() -> None:
+    """A region inside the ring of another one had a box and no outline, and outlines began at the bottom."""
+    mask = np.zeros((64, 80), np.bool_)
+    mask[5:35, 5:35], mask[10:30, 10:30], mask[18:22, 17:20] = True, False, True
+    mask[50:60, 40:70], mask[60, 70] = True, True  # connected by a corner
+    rng = np.random.default_rng(0)
+    for each in (mask, *(rng.random((40, 50)) < share for share in (0.05, 0.4, 0.6))):
+        outlines = [np.array(outline) for outline in contours_of(each, boxes_of(each))]
+        spans = [(*outline.min(0), *(np.ptp(outline, 0) + 1)) for outline in outlines]
+        assert spans == [(box["x"], box["y"], box["width"], box["height"]) for box in boxes_of(each)]
+    assert len(boxes_of(mask)) == 3
+    drawn = draw_overlay(np.zeros((64, 80, 3), np.uint8), np.zeros((64, 80), np.float32), mask, 1.0)
+    assert drawn[19, 17, 2] == 255
+
+
 @pytest.mark.parametrize("size", [(64, 64), (16, 256), (7, 9), (200, 33)])
 def test_no_part_of_a_region_is_lost_by_its_resolution(size: tuple[int, int], tmp_path: Path) -> None:
     """What is to be inspected is never rounded away: a defect there would pass."""
@@ -289,7 +304,7 @@ def test_a_small_region_of_a_letterboxed_frame_is_inspected(size: tuple[int, int
 
 def test_a_frame_that_cannot_be_read_has_no_boxes(tmp_path: Path) -> None:
     """OpenCV's search for connected parts ends the process if there is no pixel."""
-    assert (boxes_of(np.zeros((0, 0), np.bool_)), contours_of(np.zeros((0, 0), np.bool_))) == ([], [])
+    assert (boxes_of(np.zeros((0, 0), np.bool_)), contours_of(np.zeros((0, 0), np.bool_), [])) == ([], [])
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "damaged.png").write_bytes(b"no picture")
     (tmp_path / "images" / "good.png").write_bytes(encode_png(frame_of(50)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import queue
 import random
 import re
 import threading
@@ -26,6 +27,7 @@ from edgead.line.triggers import BaseTrigger
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.policy import Policy
 from edgead.runtime.sinks.sqlite import SqliteSink
+from edgead.runtime.sources.live import LiveSource
 from edgead.runtime.sources.source import Captured
 
 pytest.importorskip("onnxruntime")
@@ -749,6 +751,56 @@ def test_a_part_that_took_a_frame_of_one_whose_trigger_is_late_is_unknown(inspec
     assert bench.results[0].reason.startswith("a frame may show the next part, whose trigger was read ")
     [line] = said
     assert re.fullmatch(r"part C may have been decided on a frame of the next one, whose trigger was read .*", line)
+
+
+class Unstamped:
+    """A network camera that says nothing of when its pictures were made, as `edgead.runtime.sources.live.Capture`."""
+
+    def __init__(self) -> None:
+        self.shown: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def read(self) -> tuple[bool, Any]:
+        level = self.shown.get()
+        return level is not None, frame_of(level or 0)
+
+    def release(self) -> None:
+        self.shown.put(None)
+
+
+@pytest.mark.parametrize("window", [0, 60], ids=["B is announced", "B is not announced"])
+def test_a_picture_that_may_be_of_the_next_part_is_of_none(inspector: Inspector, window: float) -> None:
+    """B comes sooner than usual, so its picture may have waited. It counted as old, and A passed with it."""
+    camera = Unstamped()
+    source = LiveSource("front", lambda: camera)
+    with running(inspector, Parts(PartRules(frames=2, within=400, window=window)), [source]) as bench:
+        for _ in range(4):
+            camera.shown.put(GOOD)
+            time.sleep(0.2)
+        bench.parts.trigger("A")
+        camera.shown.put(GOOD)  # the second one is lost
+        time.sleep(0.1)
+        if not window:
+            bench.parts.trigger("B")
+        camera.shown.put(GOOD)
+        answer = bench.wait(1)[0]
+        camera.release()
+    assert (answer.part_id, answer.verdict, answer.cause) == ("A", Verdict.UNKNOWN, "no_frame")
+
+
+def test_pictures_of_uncertain_time_are_of_the_part_in_front_of_the_camera(inspector: Inspector) -> None:
+    """Also for pictures that open the parts: those of another camera join a part only if they certainly show it."""
+    front, side = Hand("front"), Hand("side")
+    with running(inspector, Parts(PartRules(within=300), ["camera:?tolerance=50"]), [front, side]) as bench:
+        now = front.show(GOOD)
+        side.show(GOOD, now - 0.01, unsure=True)
+        assert bench.wait(1)[0].verdict is PASS
+        now = front.show(GOOD)
+        time.sleep(0.1)
+        side.show(GOOD, now, unsure=True)
+        assert [one.verdict for one in bench.wait(3)[1:]] == [Verdict.UNKNOWN, Verdict.UNKNOWN]
 
 
 def test_a_trigger_with_the_id_of_a_recent_part_opens_none(inspector: Inspector, monkeypatch: Any) -> None:

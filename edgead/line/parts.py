@@ -18,7 +18,7 @@ from edgead.line.products import Products
 from edgead.line.triggers import CameraTrigger, Trigger, open_triggers, refuse_untimed
 from edgead.line.triggers.trigger import LATE_AFTER
 from edgead.redaction import printable
-from edgead.runtime.clock import TICK, standstill
+from edgead.runtime.clock import SHORT, TICK, standstill
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.identity import new_id
 from edgead.runtime.result import Result
@@ -151,7 +151,7 @@ class Parts:
             raise ConfigError(f"The run has {'ended' if self._ended else 'not begun'}: no part can be triggered.")
         fired = now if at is None else at
         part = self._open_part(part_id, fired)
-        if at is None and (paused := standstill.since(now - AFTER_PAUSE)):
+        if at is None and (paused := standstill.since(now - AFTER_PAUSE, SHORT)):
             doubt = f"this process was paused for {paused:.1f} s"
         if now - fired > LATE_AFTER and self._by_frame is None:
             late = f"was read {(now - fired) * 1e3:.0f} ms after it fired"

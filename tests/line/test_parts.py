@@ -348,6 +348,24 @@ def test_a_part_from_before_a_suspend_takes_no_picture_after_it(
     assert (result.part_id, result.verdict, result.cause) == ("A", UNKNOWN, "no_frame")
 
 
+@pytest.mark.parametrize("pause", [0.6, 12])
+def test_a_part_announced_in_a_pause_takes_no_picture_of_the_one_before(
+    inspector: Inspector, suspend: Callable[[float], None], pause: float
+) -> None:
+    """Picture and trigger waited for the end of the pause. B came first and passed by the picture of A."""
+    front = Hand()
+    with running(inspector, Parts(PartRules(within=400)), [front]) as bench:
+        bench.parts.trigger("A")
+        suspend(pause)
+        bench.parts.trigger("B")
+        front.show(GOOD)
+        answers = bench.wait(2)
+    assert [(one.part_id, one.verdict, one.cause) for one in answers] == [
+        ("A", UNKNOWN, "no_frame"),
+        ("B", UNKNOWN, "no_frame"),
+    ]
+
+
 def test_a_part_decided_before_a_suspend_is_late_after_it(
     inspector: Inspector, suspend: Callable[[float], None]
 ) -> None:

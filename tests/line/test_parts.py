@@ -860,3 +860,24 @@ def test_a_picture_of_a_watched_folder_is_of_the_part_that_it_came_for(
     assert [one.verdict for one in answers] == [
         Verdict.FAIL if level == BAD else Verdict.PASS for level in shown.values()
     ]
+
+
+@pytest.mark.parametrize("local", [True, False], ids=["local", "network drive"])
+def test_a_picture_that_came_while_its_folder_was_away_is_of_no_later_part(
+    inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: bool
+) -> None:
+    """It counted as made when the folder was back, and B passed by the picture of A."""
+    if not local:
+        monkeypatch.setattr("edgead.runtime.sources.watch.LOCAL", frozenset())
+    folder, away = tmp_path / "watched", tmp_path / "away"
+    folder.mkdir()
+    with running(inspector, Parts(PartRules(within=1500)), [f"watch:{folder}?poll=0.02"]) as bench:
+        bench.parts.trigger("A")
+        folder.rename(away)
+        (away / "A.png").write_bytes(encode_png(frame_of(GOOD)))
+        wait_until(lambda: bool(bench.ledger.snapshot()["reported_by_cause"]))
+        time.sleep(0.1)
+        bench.parts.trigger("B")
+        away.rename(folder)
+        answers = [one for one in bench.wait(3) if one.part_id]
+    assert [(one.part_id, one.verdict) for one in answers] == [("A", PASS if local else UNKNOWN), ("B", UNKNOWN)]

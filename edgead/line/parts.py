@@ -18,7 +18,7 @@ from edgead.line.products import Products
 from edgead.line.triggers import CameraTrigger, Trigger, open_triggers, refuse_untimed
 from edgead.line.triggers.trigger import LATE_AFTER
 from edgead.redaction import printable
-from edgead.runtime.clock import TICK, standstill
+from edgead.runtime.clock import SHORT, TICK, standstill
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.identity import new_id
 from edgead.runtime.result import Result
@@ -43,7 +43,8 @@ class Parts:
     """A gate (`edgead.runtime.gate.Gate`) that turns triggers into parts and frames into one answer for each part.
 
     A frame belongs to the newest part whose trigger, plus `PartRules.delay`, is not after the frame was made, and not
-    more than `PartRules.window` before; a frame that this part does not need is dropped, cause `UNTRIGGERED`. Answers
+    more than `PartRules.window` before; a frame that this part does not need is dropped, cause `UNTRIGGERED`. So is one
+    that may have been made before or after a trigger. Answers
     leave in the order of the triggers, each within `PartRules.within` of its own. docs/line.md states the rules for
     users.
 
@@ -149,7 +150,7 @@ class Parts:
             raise ConfigError(f"The run has {'ended' if self._ended else 'not begun'}: no part can be triggered.")
         fired = now if at is None else at
         part = self._open_part(part_id, fired)
-        if at is None and (paused := standstill.since(now - AFTER_PAUSE)):
+        if at is None and (paused := standstill.since(now - AFTER_PAUSE, SHORT)):
             doubt = f"this process was paused for {paused:.1f} s"
         if now - fired > LATE_AFTER and self._by_frame is None:
             late = f"was read {(now - fired) * 1e3:.0f} ms after it fired"
@@ -182,11 +183,11 @@ class Parts:
 
     def admit(self, source: str, captured: Captured) -> str:
         with self._changed:
-            self._made[source] = max(captured.made, self._made.get(source, captured.made))
+            self._made[source] = max(captured.made_by, self._made.get(source, captured.made_by))
             self._expire(time.monotonic())  # no part whose time is over takes a frame
-            part = None if self._ended else self._part_of(source, captured.made)
+            part = None if self._ended else self._part_of(source, captured)
             if part is not None:
-                part.take(source, captured.made)
+                part.take(source, captured.made_by)
                 self._frames[captured.source_id, captured.frame_id] = part, source
             self._wake()
         return UNTRIGGERED if part is None else ""
@@ -285,16 +286,21 @@ class Parts:
         if len(self._ids) > REMEMBERED:
             del self._ids[next(iter(self._ids))]
 
-    def _part_of(self, source: str, made: float) -> Part | None:
+    def _part_of(self, source: str, captured: Captured) -> Part | None:
         if self._by_frame is not None:
-            return self._joined(source, made, self._by_frame.tolerance)
-        in_front = (part for part in reversed(self._open) if self._is_after(part.at, source, made))
+            return self._joined(source, captured, self._by_frame.tolerance)
+        in_front = self._in_front(source, captured.made)
         found = next(in_front, None)
         self._pass_by(source, in_front)
         if found is None or not found.lacks(source):
             return None
-        is_past = self.rules.window and made > found.at + self._delay(source) + self.rules.window / 1e3
-        return None if is_past else found
+        may_be_later = next(self._in_front(source, captured.made_by)) is not found
+        is_past = self.rules.window and captured.made_by > found.at + self._delay(source) + self.rules.window / 1e3
+        return None if may_be_later or is_past else found
+
+    def _in_front(self, source: str, moment: float) -> Iterator[Part]:
+        """Yield the parts that had come to a camera by then, newest first."""
+        return (part for part in reversed(self._open) if self._is_after(part.at, source, moment))
 
     def _pass_by(self, source: str, earlier: Iterator[Part]) -> None:
         """Note that a later part is in front of a camera than these, newest first."""
@@ -303,9 +309,14 @@ class Parts:
             part.end_frames(source)
             self._conclude(part)
 
-    def _joined(self, source: str, made: float, tolerance: float) -> Part | None:
+    def _joined(self, source: str, captured: Captured, tolerance: float) -> Part | None:
         """Return the part that a frame was made together with, or a new part; None where that part is answered."""
-        together = [part for part in self._latest if not part.owes_nothing(source) and abs(made - part.at) <= tolerance]
+        made = captured.made
+
+        def is_together(part: Part) -> bool:
+            return abs(made - part.at) <= tolerance and abs(captured.made_by - part.at) <= tolerance
+
+        together = [part for part in self._latest if not part.owes_nothing(source) and is_together(part)]
         part = min(together, key=lambda each: abs(made - each.at)) if together else self._open_pictured(source, made)
         self._pass_by(source, (each for each in reversed(self._open) if each.at < part.at))
         if part.lacks(source):

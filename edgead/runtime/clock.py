@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 STALE_AFTER = 2.0
 """Longest transport delay of a live picture in seconds, where no other limit is set."""
+SHORT = 0.5
+"""Seconds of a pause in which more than one part may pass."""
 TICK = 0.25
 
 _BOOT = getattr(time, "CLOCK_BOOTTIME", None)
@@ -24,7 +26,7 @@ def elapsed() -> float:
 
 
 class Standstill:
-    """Detects that this process did not run for longer than `STALE_AFTER`. Thread-safe.
+    """Detects that this process did not run for longer than `STALE_AFTER`, or `SHORT`. Thread-safe.
 
     A thread ticks during `watch`. The first call after a pause detects the missing ticks, in whichever thread it
     comes, so that no thread decides on an old picture before.
@@ -34,8 +36,8 @@ class Standstill:
         self._lock = threading.RLock()  # a signal handler of the host may ask while this is held
         self._watchers = 0
         self._stop = threading.Event()
-        self._ticked_at = self._length = 0.0
-        self._ended_at = -math.inf
+        self._ticked_at = 0.0
+        self._pauses: dict[float, tuple[float, float]] = {}  # length and end of the last one above each limit
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -53,11 +55,17 @@ class Standstill:
                 if not self._watchers:
                     self._stop.set()
 
-    def since(self, moment: float) -> float:
-        """Return how many seconds the process stood still, if that ended after a moment of `time.monotonic`; else 0."""
+    def since(self, moment: float, limit: float = STALE_AFTER) -> float:
+        """Return how many seconds the process stood still, if that ended after a moment of `time.monotonic`; else 0.
+
+        Args:
+            moment: the moment.
+            limit: seconds, `STALE_AFTER` or `SHORT`. Only pauses that are longer count.
+        """
         self._tick()
         with self._lock:
-            return self._length if moment < self._ended_at else 0.0
+            length, ended_at = self._pauses.get(limit, (0.0, -math.inf))
+            return length if moment < ended_at else 0.0
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.wait(TICK):
@@ -66,9 +74,10 @@ class Standstill:
     def _tick(self) -> None:
         with self._lock:
             now = elapsed()
-            if self._watchers and now - self._ticked_at > STALE_AFTER:
-                self._length, self._ended_at = now - self._ticked_at, time.monotonic()
-            self._ticked_at = now
+            length, self._ticked_at = now - self._ticked_at, now
+            for limit in (SHORT, STALE_AFTER):
+                if self._watchers and length > limit:
+                    self._pauses[limit] = length, time.monotonic()
 
 
 standstill = Standstill()

@@ -29,10 +29,10 @@ def suspend(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Let the machine sleep for so many seconds, which `time.monotonic` does not include."""
     slept, really = [0.0], clock.elapsed
     monkeypatch.setattr(clock, "elapsed", lambda: really() + slept[0])
-    monkeypatch.setattr(clock.standstill, "_ended_at", -math.inf)  # as it is again after the test
+    monkeypatch.setattr(clock.standstill, "_pauses", {})  # as it is again after the test
 
     def sleep(seconds: float) -> None:
         slept[0] += seconds
-        assert clock.standstill.since(-math.inf) >= seconds  # awake again
+        assert clock.standstill.since(-math.inf, clock.SHORT) >= seconds  # awake again
 
     return sleep

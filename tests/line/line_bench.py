@@ -35,12 +35,12 @@ class Hand(FrameSource):
         self._shown: queue.SimpleQueue[Captured] = queue.SimpleQueue()
         self._number = 0
 
-    def show(self, level: int | None, made: float | None = None) -> float:
-        """Show a frame of a grey level, None for a damaged one. Returns when it was made."""
+    def show(self, level: int | None, made: float | None = None, unsure: bool = False) -> float:
+        """Show a frame of a grey level, None for a damaged one. Returns when it was made, at the earliest."""
         now = time.monotonic()
         made = now if made is None else made
         image, error, cause = (None, "damaged", "unreadable") if level is None else (frame_of(level), "", "")
-        self._shown.put(Captured(image, error, self.name, self._number, now, cause=cause, t_made=made))
+        self._shown.put(Captured(image, error, self.name, self._number, now, cause=cause, t_made=made, unsure=unsure))
         self._number += 1
         return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import queue
 import random
 import re
 import threading
@@ -26,6 +27,7 @@ from edgead.line.triggers import BaseTrigger
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.policy import Policy
 from edgead.runtime.sinks.sqlite import SqliteSink
+from edgead.runtime.sources.live import LiveSource
 from edgead.runtime.sources.source import Captured
 
 pytest.importorskip("onnxruntime")
@@ -344,6 +346,24 @@ def test_a_part_from_before_a_suspend_takes_no_picture_after_it(
         front.show(GOOD)
         [result] = bench.wait(1)
     assert (result.part_id, result.verdict, result.cause) == ("A", UNKNOWN, "no_frame")
+
+
+@pytest.mark.parametrize("pause", [0.6, 12])
+def test_a_part_announced_in_a_pause_takes_no_picture_of_the_one_before(
+    inspector: Inspector, suspend: Callable[[float], None], pause: float
+) -> None:
+    """Picture and trigger waited for the end of the pause. B came first and passed by the picture of A."""
+    front = Hand()
+    with running(inspector, Parts(PartRules(within=400)), [front]) as bench:
+        bench.parts.trigger("A")
+        suspend(pause)
+        bench.parts.trigger("B")
+        front.show(GOOD)
+        answers = bench.wait(2)
+    assert [(one.part_id, one.verdict, one.cause) for one in answers] == [
+        ("A", UNKNOWN, "no_frame"),
+        ("B", UNKNOWN, "no_frame"),
+    ]
 
 
 def test_a_part_decided_before_a_suspend_is_late_after_it(
@@ -751,6 +771,56 @@ def test_a_part_that_took_a_frame_of_one_whose_trigger_is_late_is_unknown(inspec
     assert re.fullmatch(r"part C may have been decided on a frame of the next one, whose trigger was read .*", line)
 
 
+class Unstamped:
+    """A network camera that says nothing of when its pictures were made, as `edgead.runtime.sources.live.Capture`."""
+
+    def __init__(self) -> None:
+        self.shown: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def read(self) -> tuple[bool, Any]:
+        level = self.shown.get()
+        return level is not None, frame_of(level or 0)
+
+    def release(self) -> None:
+        self.shown.put(None)
+
+
+@pytest.mark.parametrize("window", [0, 60], ids=["B is announced", "B is not announced"])
+def test_a_picture_that_may_be_of_the_next_part_is_of_none(inspector: Inspector, window: float) -> None:
+    """B comes sooner than usual, so its picture may have waited. It counted as old, and A passed with it."""
+    camera = Unstamped()
+    source = LiveSource("front", lambda: camera)
+    with running(inspector, Parts(PartRules(frames=2, within=400, window=window)), [source]) as bench:
+        for _ in range(4):
+            camera.shown.put(GOOD)
+            time.sleep(0.2)
+        bench.parts.trigger("A")
+        camera.shown.put(GOOD)  # the second one is lost
+        time.sleep(0.1)
+        if not window:
+            bench.parts.trigger("B")
+        camera.shown.put(GOOD)
+        answer = bench.wait(1)[0]
+        camera.release()
+    assert (answer.part_id, answer.verdict, answer.cause) == ("A", Verdict.UNKNOWN, "no_frame")
+
+
+def test_pictures_of_uncertain_time_are_of_the_part_in_front_of_the_camera(inspector: Inspector) -> None:
+    """Also for pictures that open the parts: those of another camera join a part only if they certainly show it."""
+    front, side = Hand("front"), Hand("side")
+    with running(inspector, Parts(PartRules(within=300), ["camera:?tolerance=50"]), [front, side]) as bench:
+        now = front.show(GOOD)
+        side.show(GOOD, now - 0.01, unsure=True)
+        assert bench.wait(1)[0].verdict is PASS
+        now = front.show(GOOD)
+        time.sleep(0.1)
+        side.show(GOOD, now, unsure=True)
+        assert [one.verdict for one in bench.wait(3)[1:]] == [Verdict.UNKNOWN, Verdict.UNKNOWN]
+
+
 def test_a_trigger_with_the_id_of_a_recent_part_opens_none(inspector: Inspector, monkeypatch: Any) -> None:
     monkeypatch.setattr("edgead.line.parts.REMEMBERED", 2)
     camera = Hand()
@@ -790,3 +860,24 @@ def test_a_picture_of_a_watched_folder_is_of_the_part_that_it_came_for(
     assert [one.verdict for one in answers] == [
         Verdict.FAIL if level == BAD else Verdict.PASS for level in shown.values()
     ]
+
+
+@pytest.mark.parametrize("local", [True, False], ids=["local", "network drive"])
+def test_a_picture_that_came_while_its_folder_was_away_is_of_no_later_part(
+    inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: bool
+) -> None:
+    """It counted as made when the folder was back, and B passed by the picture of A."""
+    if not local:
+        monkeypatch.setattr("edgead.runtime.sources.watch.LOCAL", frozenset())
+    folder, away = tmp_path / "watched", tmp_path / "away"
+    folder.mkdir()
+    with running(inspector, Parts(PartRules(within=1500)), [f"watch:{folder}?poll=0.02"]) as bench:
+        bench.parts.trigger("A")
+        folder.rename(away)
+        (away / "A.png").write_bytes(encode_png(frame_of(GOOD)))
+        wait_until(lambda: bool(bench.ledger.snapshot()["reported_by_cause"]))
+        time.sleep(0.1)
+        bench.parts.trigger("B")
+        away.rename(folder)
+        answers = [one for one in bench.wait(3) if one.part_id]
+    assert [(one.part_id, one.verdict) for one in answers] == [("A", PASS if local else UNKNOWN), ("B", UNKNOWN)]

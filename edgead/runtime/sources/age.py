@@ -122,6 +122,9 @@ class PictureClock:
     """The age of one connection's pictures: the delay of a time stamp beyond the smallest delay so far.
 
     Without stamps, or if they turn out to be wrong, `Pace` is used.
+
+    Attributes:
+        unsure: the last picture may be younger than its age: its pace does not tell.
     """
 
     def __init__(self, local: bool = False) -> None:
@@ -130,6 +133,7 @@ class PictureClock:
         self._least = self._seen_at = 0.0
         self._old_since = math.inf
         self._mistakes = 0
+        self.unsure = False
 
     def age(self, began: float, now: float, stamp: float | None, stood_still: bool = False, held: float = 0.0) -> float:
         """Return the age in seconds of a picture that was just read.
@@ -141,7 +145,9 @@ class PictureClock:
             held: seconds for which the reader is known to have kept the picture back.
         """
         by_pace = self._pace.age(began, now, stood_still)
-        if stamp is None or not math.isfinite(stamp) or self._mistakes > 1:
+        has_stamp = stamp is not None and math.isfinite(stamp) and self._mistakes <= 1
+        self.unsure = by_pace > 0 and not has_stamp
+        if stamp is None or not has_stamp:
             return by_pace + held
         delay, before, self._stamp = now - held - stamp, self._stamp, stamp
         if stamp <= before or before == -math.inf:  # the first one, or the camera has restarted its clock

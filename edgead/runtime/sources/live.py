@@ -98,7 +98,7 @@ class LiveSource(FrameSource):
             if there:
                 stamp, held = getattr(self._capture, "stamp", None), getattr(self._capture, "held", 0.0)
                 age = clock.age(began, elapsed(), stamp, standstill.since(read_at) > 0, held)
-                yield self._captured(self._capture, image, frame_id, age)
+                yield self._captured(self._capture, image, frame_id, age, clock.unsure)
                 frame_id, delay = frame_id + 1, FIRST_DELAY
                 continue
             if self.stopped.is_set():  # the end of the run is no loss
@@ -112,10 +112,12 @@ class LiveSource(FrameSource):
     def _reopen(self) -> Capture | None:
         return None if self.stopped.is_set() else self._try_to_open()
 
-    def _captured(self, capture: Capture, image: NDArray[Any] | None, frame_id: int, age: float) -> Captured:
+    def _captured(
+        self, capture: Capture, image: NDArray[Any] | None, frame_id: int, age: float, unsure: bool
+    ) -> Captured:
         flaw, now = getattr(capture, "flaw", ""), time.monotonic()
         cause = "unreadable" if flaw else ""
-        return Captured(image, flaw, self.name, frame_id, now, cause=cause, t_made=now - age)
+        return Captured(image, flaw, self.name, frame_id, now, cause=cause, t_made=now - age, unsure=unsure)
 
     def close(self) -> None:
         capture, self._capture = self._capture, None

@@ -39,6 +39,7 @@ class Captured:
         cause: the error as a word of `edgead.runtime.result.CAUSES`; empty if there is no error.
         t_made: estimated time at which the picture was made, `time.monotonic` seconds; None if only `t_capture` is
             known. Age, staleness and deadline count from it.
+        unsure: it may also have been made later, up to `t_capture`: the picture may have waited, or not.
     """
 
     image: NDArray[Any] | None
@@ -49,11 +50,17 @@ class Captured:
     path: str = ""
     cause: str = ""
     t_made: float | None = None
+    unsure: bool = False
 
     @property
     def made(self) -> float:
-        """Estimated time at which the picture was made."""
+        """Estimated time at which the picture was made; the earliest one, if that is `unsure`."""
         return self.t_capture if self.t_made is None else self.t_made
+
+    @property
+    def made_by(self) -> float:
+        """Latest time at which the picture may have been made."""
+        return self.t_capture if self.unsure else self.made
 
     @property
     def about_source(self) -> bool:

@@ -37,6 +37,8 @@ REPLACED = "it was replaced or changed before it could be inspected; give each i
 
 _Stamp = tuple[int, ...]
 """Time of the last change in nanoseconds, and size in bytes; of a rewritten file also the checksum."""
+_Coming = tuple[float, bool]
+"""When a file came, `time.monotonic` seconds, and whether it may also have come later."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,9 @@ class WatchedFolder(FrameSource):
         self._given: dict[str, _Stamp] = {}
         self._unsettled: dict[str, _Stamp] = {}
         self._inodes: dict[str, int] = {}  # of the unsettled ones
-        self._came: dict[str, float] = {}  # when: of the unsettled ones that were not there at the beginning
+        self._came: dict[str, _Coming] = {}  # when: of the unsettled ones that were not there at the beginning
         self._looked_at, self._offset = time.monotonic(), _clock_offset()
+        self._is_away = False
         self._latest, self._depth = LatestFiles(), PairedDepth()
         self._again = set[str]()  # of the settled ones, those whose name was there before
         self._told: dict[Path, str] = {}
@@ -151,10 +154,11 @@ class WatchedFolder(FrameSource):
             self._notifier.close()
 
     def _captured(self, frame_id: int) -> Iterator[Captured]:
-        began = time.monotonic()
+        began, was_away = time.monotonic(), self._is_away
         changed = None if self._was_exchanged() or time.monotonic() >= self._next_check else self._take_changes()
         if changed is None:
             stamps, unreadable = self._look_at_everything()
+            self._is_away = self.folder in unreadable
             news = {path: why for path, why in unreadable.items() if self._told.get(path) != why}
             self._told = unreadable
             self._take_as_existing(stamps, unreadable)
@@ -166,8 +170,8 @@ class WatchedFolder(FrameSource):
         else:
             stamps = {path: stamp for path in changed if (stamp := _stamp_or_none(path))}
         settled, lost = self._settled(stamps)
-        came, self._came = self._came, self._when_they_came(lost)
-        self._looked_at = began
+        came, self._came = self._came, self._when_they_came(lost, was_away)
+        self._looked_at = self._looked_at if self._is_away else began
         for path in lost:
             yield _made_at(came.get(path), cannot_read(Path(path), REPLACED, self.name, frame_id))
             frame_id += 1
@@ -182,24 +186,27 @@ class WatchedFolder(FrameSource):
             yield _made_at(came.get(path), captured)
             frame_id += 1
 
-    def _when_they_came(self, lost: list[str]) -> dict[str, float]:
-        """Return when the unsettled images came, `time.monotonic` seconds: between the last two looks.
+    def _when_they_came(self, lost: list[str], was_away: bool) -> dict[str, _Coming]:
+        """Return when the unsettled images came: between the last two looks at the folder.
 
         There the time of the file's last change says when, if it is of this machine's clock; no copy keeps that time.
         If the clock was set between the looks, it is of the clock before or after. On a network drive, or with a clock
-        of whole seconds, it is now.
+        of whole seconds, it is now; or, if the folder was away, at any time since the last look.
 
         Args:
             lost: those that another one has replaced meanwhile.
+            was_away: the folder could not be read until now.
         """
         offsets, now = (_clock_offset(), self._offset), time.monotonic()
         self._offset = offsets[0]
-        came = {path: moment for path, moment in self._came.items() if path in self._unsettled and path not in lost}
+        came = {path: coming for path, coming in self._came.items() if path in self._unsettled and path not in lost}
         for path in self._unsettled.keys() - came.keys():
             changed = _change_or_none(path) if self._has_our_clock else None
-            moments = [changed + FILE_TICK - offset for offset in offsets] if changed else [now]
+            unsure = was_away and not changed
+            found = self._looked_at if unsure else now
+            moments = [changed + FILE_TICK - offset for offset in offsets] if changed else [found]
             possible = [each for each in moments if self._looked_at <= each <= now + FILE_TICK] or moments
-            came[path] = min(max(possible[0], self._looked_at), now)
+            came[path] = min(max(possible[0], self._looked_at), now), unsure
         return came
 
     def _capture(self, path: str, frame_id: int) -> Captured:
@@ -323,9 +330,9 @@ def _stamp(path: str | Path) -> _Stamp:
     return status.st_mtime_ns, status.st_size
 
 
-def _made_at(moment: float | None, captured: Captured) -> Captured:
+def _made_at(coming: _Coming | None, captured: Captured) -> Captured:
     """Return what was captured with when its picture was made, if that is known."""
-    return captured if moment is None else replace(captured, t_made=moment)
+    return captured if coming is None else replace(captured, t_made=coming[0], unsure=coming[1])
 
 
 def _clock_offset() -> float:

@@ -44,9 +44,8 @@ class Parts:
 
     A frame belongs to the newest part whose trigger, plus `PartRules.delay`, is not after the frame was made, and not
     more than `PartRules.window` before; a frame that this part does not need is dropped, cause `UNTRIGGERED`. So is one
-    that may have been made before or after a trigger. Answers
-    leave in the order of the triggers, each within `PartRules.within` of its own. docs/line.md states the rules for
-    users.
+    that may have been made before or after a trigger. Answers leave in the order of the triggers, each within
+    `PartRules.within` of its own. docs/line.md states the rules for users.
 
     Args:
         rules: of every part.

@@ -12,7 +12,8 @@ STALE_AFTER = 2.0
 """Longest transport delay of a live picture in seconds, where no other limit is set."""
 SHORT = 0.5
 """Seconds of a pause in which more than one part may pass."""
-TICK = 0.25
+TICK = 0.1
+"""Seconds between two looks at the clock: a pause seems longer by up to as much."""
 
 _BOOT = getattr(time, "CLOCK_BOOTTIME", None)
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from edgead.bundle import Bundle
 
 METHOD, PRESET = "patchcore", "nano"
+DEEP = ("backbone=resnet50v2", "levels=2", "memory=2048")
+"""Settings if the weights are those of resnet50v2: better and slower, and not among torchvision's downloads."""
 WITHOUT_WEIGHTS, BUDGET = "draem", "20s"
 """What is trained where the backbone's weights cannot be had, and for how long."""
 MOST_IMAGES = 200
@@ -36,13 +38,14 @@ def train_quick(
 ) -> list[tuple[Path, Bundle]]:
     """Train a first model and export it.
 
-    It trains PatchCore. Without the ImageNet weights of the backbone it says which file to fetch, and trains a small
-    DRAEM for 20 s instead.
+    It trains PatchCore, on the backbone that the weights are of. Without ImageNet weights it says which file to fetch,
+    and trains a small DRAEM for 20 s instead.
 
     Args:
         data: as for `edgead.train.train`.
         settings: ``"name=value"`` overrides of PatchCore's configuration.
-        weights: file of the backbone's weights. None: they are downloaded.
+        weights: file of the weights of squeezenet1_1 or resnet50v2, or of the backbone that `settings` name. None: the
+            weights of squeezenet1_1 are downloaded.
         holdout: share of the good images that is held out for the threshold.
         console: shows progress.
         **options: other parameters of `edgead.train.train`, but not `preset`, `budget` and `most_images`.
@@ -55,13 +58,15 @@ def train_quick(
     """
     from edgead.export import export
     from edgead.train import train
-    from edgead.train.backbones import why_no_weights
+    from edgead.train.backbones import holds_weights_of, why_no_weights
     from edgead.train.budget import BudgetError
 
     console = console or Console()
-    method, budget = METHOD, None
+    method, budget, given = METHOD, None, settings
+    if weights and not any(each.startswith("backbone=") for each in given) and holds_weights_of("resnet50v2", weights):
+        settings = (*DEEP, *given)
     if why := why_no_weights(_backbone(settings), Path(weights) if weights else None):
-        if settings:
+        if given:
             raise CheckpointError(why)
         console.say(f"{why}\nWithout them, DRAEM is trained for {BUDGET}. It finds fewer defects than PatchCore.")
         method, budget = WITHOUT_WEIGHTS, BUDGET

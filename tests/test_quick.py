@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from edgead import quick
@@ -16,6 +17,7 @@ from edgead.console import Console
 from edgead.errors import CheckpointError
 from edgead.runtime.run import RunSummary, run
 from edgead.train import run_config
+from edgead.train.backbones import LEVELS, Backbone
 
 SETTINGS = ("--set", "size=96", "--set", "memory=100")
 
@@ -70,6 +72,26 @@ def test_json_names_runs_and_bundles(
     config = run_config.load_run_config(Path(folder))
     assert (len(config.normals), len(config.held_out)) == (3, 3)
     assert read_bundle(Path(found["bundles"][0])).manifest.threshold.normals == 3
+
+
+def test_the_weights_choose_the_backbone(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, squeezenet_weights: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(Backbone("resnet50v2", LEVELS["resnet50v2"]).state_dict(), "resnet.pth")
+    made = {}
+    for name, weights, *more in (
+        ("deep", "resnet.pth"),
+        ("own", "resnet.pth", "--set", "memory=60"),
+        ("small", squeezenet_weights),
+    ):
+        done = train(tmp_path / name, "--data", photos, "--weights", weights, "--set", "size=64", *more)
+        assert done.exit_code == 0, done.output
+        config = run_config.load_run_config(tmp_path / name).config
+        made[name] = (config.backbone, config.levels, config.memory)
+    assert made["deep"] == ("resnet50v2", (2,), 2048)
+    assert made["own"] == ("resnet50v2", (2,), 60)
+    assert made["small"] == ("squeezenet1_1", (2,), 1024)
 
 
 @pytest.mark.long

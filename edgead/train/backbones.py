@@ -192,6 +192,15 @@ def why_no_weights(name: str, weights: Path | None) -> str:
     return ""
 
 
+def holds_weights_of(name: str, weights: str | Path) -> bool:
+    """Tell whether a file holds the published weights of a network in `LEVELS`."""
+    try:
+        Backbone(name, LEVELS[name]).load_pretrained(Path(weights))
+    except CheckpointError:
+        return False
+    return True
+
+
 def normalise(frames: Tensor) -> Tensor:
     """``[N, H, W, 3]`` BGR in 0 to 255 to ``[N, 3, H, W] float32`` RGB with ImageNet's mean and deviation removed."""
     # Cast first: TensorRT's parser takes bytes into no other operator.

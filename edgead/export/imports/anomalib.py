@@ -8,7 +8,7 @@ validation images equal.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -31,13 +31,24 @@ class AnomalibHead:
 
     Attributes:
         raw: the tensor before normalisation; the output itself if there is no normalisation.
-        threshold: anomalib's, in units of `raw`; None if the model has none.
+        threshold: the raw value that becomes 0.5, or that a label compares with if there is no normalisation; None if
+            the model has neither.
         spread: anomalib's divisor (highest minus lowest validation value); None without normalisation.
+        cut: the value of the output above which anomalib's label or mask is set, 1 − sensitivity if it is normalised;
+            None if the model has no label or mask.
     """
 
     raw: str
     threshold: float | None = None
     spread: float | None = None
+    cut: float | None = None
+
+    @property
+    def limit(self) -> float | None:
+        """The raw value above which anomalib decides for a defect; None if the model does not decide."""
+        if self.threshold is None or self.spread is None or self.cut is None:
+            return self.cut
+        return self.threshold + (self.cut - 0.5) * self.spread
 
 
 class _Graph:
@@ -92,6 +103,7 @@ def find_heads(model: onnx.ModelProto) -> tuple[AnomalibHead | None, AnomalibHea
 
 
 def _find_raw(graph: _Graph, output: str) -> AnomalibHead:
+    cut = _cut(graph, output)
     pending, seen = [output], set[str]()
     while pending and len(seen) < SEARCH_DEPTH:
         name = pending.pop(0)
@@ -100,14 +112,14 @@ def _find_raw(graph: _Graph, output: str) -> AnomalibHead:
             continue
         seen.add(name)
         if head := _normalised(graph, node):
-            return head
+            return replace(head, cut=cut)
         if node.op_type in THROUGH:
             pending.append(node.input[0])
         elif node.op_type == "Where":
             chosen = graph.constant(node.input[0])
             both = list(node.input[1:])
             pending += both if chosen is None or chosen.size != 1 else [both[0] if chosen.reshape(-1)[0] else both[1]]
-    return AnomalibHead(output, _own_threshold(graph, output))
+    return AnomalibHead(output, cut, cut=cut)
 
 
 def _normalised(graph: _Graph, node: onnx.NodeProto) -> AnomalibHead | None:
@@ -127,8 +139,8 @@ def _normalised(graph: _Graph, node: onnx.NodeProto) -> AnomalibHead | None:
     return AnomalibHead(difference.input[0], threshold, spread if division.op_type == "Div" else 1 / spread)
 
 
-def _own_threshold(graph: _Graph, output: str) -> float | None:
-    """Return the threshold that a label or mask applies to a head without normalisation."""
+def _cut(graph: _Graph, output: str) -> float | None:
+    """Return the value of an output that its label or mask compares it with."""
     for node in graph.model.graph.node:
         if node.op_type == "Greater" and node.input[0] == output:
             return graph.number(node.input[1])

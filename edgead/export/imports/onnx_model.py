@@ -185,7 +185,10 @@ def _find_size(
         if declared and side and declared != side:
             raise ConfigError(f"The model's input is {height}×{width}. Leave out --size.")
     if sides[0] > 1:
-        raise ModelError(f"The model takes batches of {sides[0]} images. Export it for a batch of 1, or of any size.")
+        raise ModelError(
+            f"The model takes batches of {sides[0]} images. Export it for a batch of 1, or of any size.\n"
+            "In anomalib:  Engine().export(model, 'onnx', input_size=(HEIGHT, WIDTH), onnx_kwargs={'dynamic_axes': {}})"
+        )
     size = wanted or (height, width)
     if not all(size):
         size = find_resize(model, spec) or (0, 0)
@@ -224,10 +227,10 @@ def _own_limits(heads: Mapping[str, anomalib.AnomalibHead]) -> DecisionLimits | 
     """Return the limits that anomalib stored in the model, with no false-reject bound; None if the score has none."""
     score, anomaly_map = heads.get(anomalib.SCORE), heads.get(anomalib.MAP)
     decides = score or anomaly_map  # a score that is computed from the map has the map's units
-    if decides is None or decides.threshold is None:
+    if decides is None or decides.limit is None:
         return None
-    limit = anomaly_map.threshold if anomaly_map and anomaly_map.threshold is not None else decides.threshold
-    return DecisionLimits(Threshold(decides.threshold, 0, 1.0, 1.0), limit)
+    limit = anomaly_map.limit if anomaly_map and anomaly_map.limit is not None else decides.limit
+    return DecisionLimits(Threshold(decides.limit, 0, 1.0, 1.0), limit)
 
 
 def _with_adapter(model: onnx.ModelProto, spec: IoSpec, reference: OnnxReferenceModel) -> onnx.ModelProto:
@@ -254,7 +257,7 @@ def _origin(path: Path, source: str, parsed: _ParsedModel, opset: int) -> Origin
     external = [path.with_name(name) for name in _data_files(path)]
     model = parsed.model
     maker = " ".join(part for part in (model.producer_name, model.producer_version) if part)
-    heads = {name: HeadRecord(**dataclasses.asdict(head)) for name, head in parsed.heads.items()}
+    heads = {name: HeadRecord(head.raw, head.threshold, head.spread) for name, head in parsed.heads.items()}
     return Origin(
         what="an ONNX model of anomalib's" if source == "anomalib" else "an ONNX model",
         files=files_of([path, *external]),

@@ -35,6 +35,8 @@ NUMBERS = (
     "uint64",
 )
 """Element types that become float32 without a question, as ONNX Runtime calls them."""
+ONE_CLASS = "If it has a value per class, export the defect's alone, for instance model(x).softmax(1)[:, 1]."
+"""What to do with a classifier or a segmentation network."""
 BEFORE = ("Conv", "ConvTranspose", "MatMul", "Gemm", "QLinearConv", "QuantizeLinear")
 """A Resize before all of these resizes the image, not a feature map."""
 
@@ -159,7 +161,7 @@ def as_maps(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:
     if values.ndim < 3 or len(shape) != 2:
         raise ModelError(
             f"'{name}' has the shape {'×'.join(map(str, values.shape))} for {len(values)} images; a map has one value "
-            "per pixel: N×1×h×w or N×h×w.\nSelect another tensor of the graph with --map."
+            f"per pixel: N×1×h×w or N×h×w.\nSelect another tensor of the graph with --map. {ONE_CLASS}"
         )
     return values.reshape(len(values), *shape)
 
@@ -193,7 +195,9 @@ def observe(model: onnx.ModelProto, spec: IoSpec) -> IoSpec:
     apart = [single.raw(frames[:1]), single.raw(frames[1:])]
     if spec.score and any(found[spec.score].size != 1 for found in apart):
         shape = "×".join(map(str, apart[0][spec.score].shape))
-        raise ModelError(f"'{spec.score}' has the shape {shape} for one image; a score is one number (--score).")
+        raise ModelError(
+            f"'{spec.score}' has the shape {shape} for one image; a score is one number (--score).\n{ONE_CLASS}"
+        )
     spec = dataclasses.replace(spec, batch=0 if _takes_batches(model, spec, frames, apart) else 1)
     if spec.map == "none":
         return spec

@@ -19,8 +19,10 @@ from third_party_models import (
     HEADS,
     MEAN,
     ODD,
+    PIXEL_SPREAD,
     PIXEL_THRESHOLD,
     SIDE,
+    SPREAD,
     STD,
     THRESHOLD,
     anomalib_model,
@@ -110,6 +112,28 @@ def test_the_threshold_comes_from_good_images_or_from_the_model(parts: Path, tmp
     assert (own.threshold.normals, own.threshold.false_reject_bound) == (0, 1.0)
     with pytest.raises(BundleError, match="has no scores of held-out good parts"):
         choose_threshold(own, "fpr:0.1")
+
+
+def test_anomalibs_sensitivity_moves_its_threshold(tmp_path: Path) -> None:
+    model = anomalib_model(sensitivity=(0.7, 0.25))
+    bundle = import_model(save(model, tmp_path / "m.onnx"), source="anomalib", out=tmp_path / "b.edgead")
+    limits = THRESHOLD - 0.2 * SPREAD, PIXEL_THRESHOLD + 0.25 * PIXEL_SPREAD
+    assert (bundle.manifest.threshold.value, bundle.manifest.mask_threshold) == pytest.approx(limits, rel=1e-6)
+    assert bundle.manifest.origin.anomalib["pred_score"] == HeadRecord("raw_score", THRESHOLD, SPREAD)
+    contrast = np.linspace(0, 1, 24)[:, None, None, None]
+    frames = (120 + contrast * (noise((SIDE, SIDE), 1) - 120.0)).astype(np.uint8)
+    [labels] = tensors(model, planar(frames), "pred_label")
+    assert 0 < labels.sum() < len(labels)
+    assert np.array_equal(run_bundle(bundle, frames)[0] > bundle.manifest.threshold.value, labels[:, 0])
+
+
+def test_a_model_that_sets_no_label_holds_no_threshold(tmp_path: Path) -> None:
+    model = anomalib_model()  # as anomalib exports it with enable_thresholding=False: normalised around the middle
+    for name in ("pred_label", "pred_mask"):
+        model.graph.node.remove(*(node for node in model.graph.node if node.output[0] == name))
+        model.graph.output.remove(*(value for value in model.graph.output if value.name == name))
+    with pytest.raises(ConfigError, match="The model holds no threshold"):
+        import_model(save(model, tmp_path / "m.onnx"), source="anomalib", out=tmp_path / "b.edgead")
 
 
 def test_the_bundle_says_where_it_came_from(tmp_path: Path) -> None:
@@ -550,6 +574,7 @@ def test_what_cannot_be_taken_over_is_said(spoilt: Path, name: str, words: str, 
         ({"map": "head"}, ModelError, "Unknown tensor 'head'. Outputs of the model: logits N×2, score N, heat N×1×6×8"),
         ({"map": "logits", "score": "score"}, ModelError, "a map has one value per pixel"),
         ({"score": "logits", "map": "heat"}, ModelError, "'logits' has the shape 1×2 for one image"),
+        ({"score": "logits", "map": "none"}, ModelError, "If it has a value per class, export the defect's alone"),
         ({"map": "none"}, ModelError, "select the score with --score"),
         ({"map": "heat", "size": (48, 48)}, ConfigError, "The model's input is 24×32"),
         ({"map": "heat", "pool": "mean"}, ConfigError, "--pool takes max or top:SHARE"),

@@ -43,10 +43,12 @@ HEADS = {
 """How versions of anomalib normalise and cut off: {0} prefix, {1} raw tensor, {2} output."""
 
 
-def anomalib_model(heads: str = "where", dynamic: bool = False, crop: int = 0) -> onnx.ModelProto:
+def anomalib_model(
+    heads: str = "where", dynamic: bool = False, crop: int = 0, sensitivity: tuple[float, float] = (0.5, 0.5)
+) -> onnx.ModelProto:
     """A model with the input, preprocessing and heads of an anomalib 2.x export.
 
-    ``resized``, ``raw_map`` and ``raw_score`` are inside.
+    ``resized``, ``raw_map`` and ``raw_score`` are inside. Sensitivities are those of image and pixels.
     """
     shape = "N, 3, H, W" if dynamic else f"N, 3, {SIDE}, {SIDE}"
     inner = SIDE - 2 * crop
@@ -72,8 +74,8 @@ def anomalib_model(heads: str = "where", dynamic: bool = False, crop: int = 0) -
         raw_score = ReduceMax <keepdims = 0> (raw_map, places)
         {HEADS[heads].format("s", "raw_score", "pred_score")}
         {HEADS[heads].format("m", "raw_map", "anomaly_map")}
-        pred_label = Greater(pred_score, half)
-        pred_mask = Greater(anomaly_map, half)
+        pred_label = Greater(pred_score, s_cut)
+        pred_mask = Greater(anomaly_map, m_cut)
     }}"""
     rng = np.random.default_rng(0)
     constants = {
@@ -93,6 +95,8 @@ def anomalib_model(heads: str = "where", dynamic: bool = False, crop: int = 0) -
         "s_spread": np.float32(SPREAD),
         "m_threshold": np.float32(PIXEL_THRESHOLD),
         "m_spread": np.float32(PIXEL_SPREAD),
+        "s_cut": np.float32(1 - sensitivity[0]),
+        "m_cut": np.float32(1 - sensitivity[1]),
         "half": np.float32(0.5),
         "zero": np.float32(0),
         "one": np.float32(1),

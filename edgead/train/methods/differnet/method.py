@@ -114,7 +114,7 @@ class Differnet(Method):
 
         def prepare(device: torch.device, track: Track) -> None:
             if config.backbone != PUBLISHED_BACKBONE and self.network.seen == 0:
-                self._set_unit(normals, device)
+                self._set_unit(normals, device, track)
             if config.cached_views:
                 settings = {"method": "differnet", "device": device.type, **dataclasses.asdict(config)}
                 key = fingerprint(normals, self.network.feature_extractor, settings)
@@ -152,10 +152,10 @@ class Differnet(Method):
         ]
 
     @torch.no_grad()
-    def _set_unit(self, normals: NDArray[np.uint8], device: torch.device) -> None:
+    def _set_unit(self, normals: NDArray[np.uint8], device: torch.device, track: Track) -> None:
         """Find the unit of the features from a view of each of some good images."""
         some = range(0, len(normals), -(-len(normals) // UNIT_IMAGES))
-        found = torch.cat([self._pooled(normals[number], self._angles(number, 1), device) for number in some])
+        found = torch.cat([self._pooled(normals[number], self._angles(number, 1), device) for number in track(some)])
         deviation = found.std(dim=0, correction=0).mean()
         if deviation > 0:  # of one image, or of equal ones, it is not known
             self.network.unit.copy_(deviation)

@@ -18,7 +18,7 @@ from edgead.line.products import Products
 from edgead.line.triggers import CameraTrigger, Trigger, open_triggers, refuse_untimed
 from edgead.line.triggers.trigger import LATE_AFTER
 from edgead.redaction import printable
-from edgead.runtime.clock import SHORT, TICK, standstill
+from edgead.runtime.clock import SHORT_PAUSE, TICK, standstill
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.identity import new_id
 from edgead.runtime.result import Result
@@ -149,7 +149,7 @@ class Parts:
             raise ConfigError(f"The run has {'ended' if self._ended else 'not begun'}: no part can be triggered.")
         fired = now if at is None else at
         part = self._open_part(part_id, fired)
-        if at is None and (paused := standstill.since(now - AFTER_PAUSE, SHORT)):
+        if at is None and (paused := standstill.since(now - AFTER_PAUSE, SHORT_PAUSE)):
             doubt = f"this process was paused for {paused:.1f} s"
         if now - fired > LATE_AFTER and self._by_frame is None:
             late = f"was read {(now - fired) * 1e3:.0f} ms after it fired"
@@ -182,11 +182,11 @@ class Parts:
 
     def admit(self, source: str, captured: Captured) -> str:
         with self._changed:
-            self._made[source] = max(captured.made_by, self._made.get(source, captured.made_by))
+            self._made[source] = max(captured.made_at_latest, self._made.get(source, captured.made_at_latest))
             self._expire(time.monotonic())  # no part whose time is over takes a frame
             part = None if self._ended else self._part_of(source, captured)
             if part is not None:
-                part.take(source, captured.made_by)
+                part.take(source, captured.made_at_latest)
                 self._frames[captured.source_id, captured.frame_id] = part, source
             self._wake()
         return UNTRIGGERED if part is None else ""
@@ -293,8 +293,10 @@ class Parts:
         self._pass_by(source, in_front)
         if found is None or not found.lacks(source):
             return None
-        may_be_later = next(self._in_front(source, captured.made_by)) is not found
-        is_past = self.rules.window and captured.made_by > found.at + self._delay(source) + self.rules.window / 1e3
+        may_be_later = next(self._in_front(source, captured.made_at_latest)) is not found
+        is_past = (
+            self.rules.window and captured.made_at_latest > found.at + self._delay(source) + self.rules.window / 1e3
+        )
         return None if may_be_later or is_past else found
 
     def _in_front(self, source: str, moment: float) -> Iterator[Part]:
@@ -313,7 +315,7 @@ class Parts:
         made = captured.made
 
         def is_together(part: Part) -> bool:
-            return abs(made - part.at) <= tolerance and abs(captured.made_by - part.at) <= tolerance
+            return abs(made - part.at) <= tolerance and abs(captured.made_at_latest - part.at) <= tolerance
 
         together = [part for part in self._latest if not part.owes_nothing(source) and is_together(part)]
         part = min(together, key=lambda each: abs(made - each.at)) if together else self._open_pictured(source, made)

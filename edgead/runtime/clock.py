@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 STALE_AFTER = 2.0
 """Longest transport delay of a live picture in seconds, where no other limit is set."""
-SHORT = 0.5
+SHORT_PAUSE = 0.5
 """Seconds of a pause in which more than one part may pass."""
 TICK = 0.1
 """Seconds between two looks at the clock: a pause seems longer by up to as much."""
@@ -27,7 +27,7 @@ def elapsed() -> float:
 
 
 class Standstill:
-    """Detects that this process did not run for longer than `STALE_AFTER`, or `SHORT`. Thread-safe.
+    """Detects that this process did not run for longer than `STALE_AFTER`, or `SHORT_PAUSE`. Thread-safe.
 
     A thread ticks during `watch`. The first call after a pause detects the missing ticks, in whichever thread it
     comes, so that no thread decides on an old picture before.
@@ -61,7 +61,7 @@ class Standstill:
 
         Args:
             moment: the moment.
-            limit: seconds, `STALE_AFTER` or `SHORT`. Only pauses that are longer count.
+            limit: seconds, `STALE_AFTER` or `SHORT_PAUSE`. Only pauses that are longer count.
         """
         self._tick()
         with self._lock:
@@ -76,7 +76,7 @@ class Standstill:
         with self._lock:
             now = elapsed()
             length, self._ticked_at = now - self._ticked_at, now
-            for limit in (SHORT, STALE_AFTER):
+            for limit in (SHORT_PAUSE, STALE_AFTER):
                 if self._watchers and length > limit:
                     self._pauses[limit] = length, time.monotonic()
 

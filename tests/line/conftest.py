@@ -33,6 +33,6 @@ def suspend(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
     def sleep(seconds: float) -> None:
         slept[0] += seconds
-        assert clock.standstill.since(-math.inf, clock.SHORT) >= seconds  # awake again
+        assert clock.standstill.since(-math.inf, clock.SHORT_PAUSE) >= seconds  # awake again
 
     return sleep

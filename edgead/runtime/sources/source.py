@@ -58,9 +58,9 @@ class Captured:
         return self.t_capture if self.t_made is None else self.t_made
 
     @property
-    def made_by(self) -> float:
+    def made_at_latest(self) -> float:
         """Latest time at which the picture may have been made."""
-        return self.t_capture if self.unsure else self.made
+        return max(self.made, self.t_capture) if self.unsure else self.made
 
     @property
     def about_source(self) -> bool:
